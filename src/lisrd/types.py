@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -67,12 +67,15 @@ class Selection:
 
     `temperature` divides the similarity of the meta descriptors before the softmax (1 is the paper's), `bias` is
     added to it, one number per invariance. `rotation_variant` marks the descriptors that exist in four turns.
+    `tile_sampling` says how a keypoint takes the meta descriptors of the tiles around it: "bilinear", "nearest" (its
+    own tile's: LISRD-SIFT), or "reference" (bilinear in the released code's convention, see `lisrd.coordinates`).
     """
 
     invariances: tuple[str, ...]
     temperature: float = 1.0
     bias: tuple[float, ...] | None = None
     rotation_variant: tuple[bool, ...] | None = None
+    tile_sampling: Literal["bilinear", "nearest", "reference"] = "bilinear"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

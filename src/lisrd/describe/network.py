@@ -1,0 +1,143 @@
+"""The `pyramid` network, assembled: encoder, trunk, heads, meta descriptors, and the field they make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lisrd.describe.field import pad_to_stride
+from lisrd.describe.heads import Head, Trunk, turned_trunk
+from lisrd.describe.meta import MetaDescriptors, tile_grid
+from lisrd.describe.pyramid import PyramidEncoder
+from lisrd.describe.turns import NUM_TURNS
+from lisrd.invariance import ROTATION, invariances
+from lisrd.types import Keypoints, Selection
+
+
+@dataclass(frozen=True, slots=True)
+class PyramidConfig:
+    """Sizes of the network; `widths` are channels per turn of each level, `turns` is 4 or 1 (a plain network)."""
+
+    widths: tuple[int, ...] = (8, 16, 32, 48, 48)
+    turns: int = NUM_TURNS
+    trunk_width: int = 48  # per turn
+    head_width: int = 192
+    descriptor_dim: int = 128
+    num_clusters: int = 8
+    tiles_per_side: int = 3
+    meta_spacing: float = 16.0  # pixels between the places that NetVLAD aggregates
+
+    def __post_init__(self) -> None:
+        if self.turns not in (1, NUM_TURNS):
+            raise ValueError(f"turns is {self.turns}; it must be 1 or {NUM_TURNS}")
+
+
+class PyramidNetwork(nn.Module):
+    """Descriptors of all 2^F invariances, equivariant to quarter turns of the image by construction."""
+
+    def __init__(self, config: PyramidConfig = PyramidConfig()) -> None:  # noqa: B008 (frozen)
+        super().__init__()
+        self.config = config
+        self.invariances = invariances()
+        self.encoder = PyramidEncoder(config.widths, config.turns)
+        self.trunk = Trunk(config.widths, config.trunk_width, config.turns)
+        self.heads = nn.ModuleList(
+            Head(config.trunk_width, config.head_width, config.descriptor_dim, config.turns)
+            for _ in self.invariances
+        )
+        self.meta = MetaDescriptors(len(self.invariances), config.descriptor_dim, config.num_clusters)
+
+    @property
+    def rotation_variant(self) -> tuple[bool, ...]:
+        return tuple(ROTATION not in i.invariant_to for i in self.invariances)
+
+    @property
+    def selection(self) -> Selection:
+        """Only a network with turns has descriptors that can be turned."""
+        turnable = self.rotation_variant if self.config.turns > 1 else None
+        return self.meta.selection(tuple(i.name for i in self.invariances), turnable)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> PyramidField:
+        """The field of RGB images in [0, 1], of any size."""
+        padded, (left, top) = pad_to_stride(images, self.encoder.stride)
+        return PyramidField(self, self.encoder(padded), images.shape[-1], images.shape[-2], left, top)
+
+    def describe_trunk(
+        self, trunk: Float[Tensor, "B N turns F"], kinds: Sequence[int], turn: int | Tensor = 0
+    ) -> Float[Tensor, "B N K D"]:
+        """Descriptors of the invariances `kinds` from trunk features, read at `turn`."""
+        turned = turned_trunk(trunk, turn)
+        descriptors = []
+        for kind in kinds:
+            head = self.heads[kind]
+            if self.rotation_variant[kind]:
+                descriptors.append(head.variant(turned))
+            else:  # every turn gives the same
+                descriptors.append(head.invariant(trunk))
+        return torch.stack(descriptors, dim=2)
+
+    def aggregate(
+        self, descriptors: Float[Tensor, "B T*T P K D"], kinds: Sequence[int]
+    ) -> Float[Tensor, "B K T T C"]:
+        """Meta descriptors of the invariances `kinds` from descriptors on the grid of each tile."""
+        T = self.config.tiles_per_side
+        vlads = [self.meta.vlads[kind](descriptors[..., k, :]) for k, kind in enumerate(kinds)]
+        return torch.stack(vlads, dim=1).unflatten(2, (T, T))
+
+
+class PyramidField:
+    """The field of one batch of images. Heads run only where they are asked."""
+
+    def __init__(
+        self,
+        network: PyramidNetwork,
+        maps: list[Float[Tensor, "B C h w"]],
+        width: int,
+        height: int,
+        left: int,
+        top: int,
+    ) -> None:
+        self.network = network
+        self.maps = maps
+        self.image_size = (width, height)
+        self._offset = (left, top)
+        stride = network.encoder.stride
+        self._padded_size = (maps[-1].shape[-1] * stride, maps[-1].shape[-2] * stride)
+
+    @property
+    def num_turns(self) -> int:
+        return self.network.config.turns
+
+    @property
+    def selection(self) -> Selection:
+        return self.network.selection
+
+    @property
+    def all_kinds(self) -> range:
+        return range(len(self.network.invariances))
+
+    def at(self, keypoints: Keypoints, turn: int = 0) -> Float[Tensor, "B N V D"]:
+        return self.network.describe_trunk(self.trunk_at(keypoints.xy), self.all_kinds, turn)
+
+    def meta(self, turn: int = 0) -> Float[Tensor, "B V T T C"]:
+        network = self.network
+        descriptors = network.describe_trunk(self.grid_trunk, self.all_kinds, turn)
+        tiles = network.config.tiles_per_side**2
+        return network.aggregate(descriptors.unflatten(1, (tiles, -1)), self.all_kinds)
+
+    def trunk_at(self, xy: Float[Tensor, "B N 2"]) -> Float[Tensor, "B N turns F"]:
+        """Trunk features at pixels of the original image."""
+        return self.network.trunk(self.maps, xy + xy.new_tensor(self._offset), *self._padded_size)
+
+    @cached_property
+    def grid_trunk(self) -> Float[Tensor, "B P turns F"]:
+        """Trunk features on the regular grid of every tile."""
+        config = self.network.config
+        device = self.maps[0].device
+        grid = tile_grid(*self.image_size, config.tiles_per_side, config.meta_spacing, device)
+        return self.trunk_at(grid.reshape(1, -1, 2).expand(self.maps[0].shape[0], -1, 2))

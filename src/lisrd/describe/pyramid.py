@@ -1,0 +1,64 @@
+"""The encoder of the `pyramid` network: five levels at strides 2, 4, 8, 16 and 32."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lisrd.describe.turns import ConvNorm, Lift, TurnConv
+
+
+class Level(nn.Module):
+    """Down-sampling convolution, then one residual block of two 3 x 3 convolutions."""
+
+    def __init__(self, down: TurnConv | Lift, channels: int) -> None:
+        super().__init__()
+        turns = down.turns
+        self.down = ConvNorm(down, channels)
+        self.first = ConvNorm(TurnConv(channels, channels, turns), channels)
+        self.second = ConvNorm(TurnConv(channels, channels, turns), channels)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
+        x = F.relu(self.down(x), inplace=True)
+        return F.relu(x + self.second(F.relu(self.first(x), inplace=True)), inplace=True)
+
+
+class PyramidEncoder(nn.Module):
+    """RGB to maps of `turns * widths[k]` channels at stride 2^(k+1).
+
+    Each level halves by 2 x 2 average pooling, which is symmetric under turns, and convolves afterwards.
+    """
+
+    def __init__(self, widths: tuple[int, ...], turns: int) -> None:
+        super().__init__()
+        self.widths = widths
+        self.turns = turns
+        levels = [Level(Lift(3, widths[0], turns), widths[0])]
+        for below, width in zip(widths, widths[1:], strict=False):
+            levels.append(Level(TurnConv(below, width, turns), width))
+        self.levels = nn.ModuleList(levels)
+
+    @property
+    def stride(self) -> int:
+        """Both sides of the input must be multiples of this."""
+        return 2 ** len(self.widths)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B K h w"]]:
+        x = ((images - 0.45) / 0.25).contiguous(memory_format=torch.channels_last)
+        maps = []
+        for index, level in enumerate(self.levels):
+            x = level(F.avg_pool2d(x, 2) if index else x)
+            maps.append(x)
+        return maps
+
+    @torch.no_grad()
+    def fold(self) -> PyramidEncoder:
+        """Replace every convolution and BatchNorm by one ordinary convolution; for inference only."""
+        for level in self.levels:
+            for name in ("down", "first", "second"):
+                part = getattr(level, name)
+                if isinstance(part, ConvNorm):
+                    setattr(level, name, part.fold().to(memory_format=torch.channels_last))
+        return self

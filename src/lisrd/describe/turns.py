@@ -1,0 +1,124 @@
+"""Convolutions that are equivariant to quarter turns of the image.
+
+Channels are ordered turn first: channel t * C + c is feature c in turn t. When the image is turned by
+`torch.rot90(image, 1)`, every map turns with it and its turns move up by one: what stood at turn t stands at
+turn t + 1. A layer stores one kernel per pair of features and input turn; the kernel of output turn g is that
+kernel turned by g with its input turns rolled by g. After `expand()` what is left is an ordinary CNN.
+
+Source: Cohen and Welling, Group Equivariant Convolutional Networks, ICML 2016 (the group p4).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+NUM_TURNS = 4
+
+
+class TurnConv(nn.Module):
+    """3 x 3 convolution between maps of `turns * channels`; with one turn an ordinary convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, turns: int) -> None:
+        super().__init__()
+        self.turns = turns
+        fan_in = turns * in_channels * 9
+        self.weight = nn.Parameter(torch.randn(out_channels, turns, in_channels, 3, 3) * (2 / fan_in) ** 0.5)
+
+    def kernels(self) -> Float[Tensor, "turns*out turns*in 3 3"]:
+        """The bank for all output turns."""
+        banks = [self.weight.rot90(g, (3, 4)).roll(g, 1) for g in range(self.turns)]
+        return torch.stack(banks).flatten(0, 1).flatten(1, 2)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
+        return F.conv2d(x, self.kernels(), padding=1)
+
+
+class TurnLinear(nn.Module):
+    """Linear map between `turns x features` at one point; the same weights for the same relative turn."""
+
+    def __init__(self, in_features: int, out_features: int, turns: int) -> None:
+        super().__init__()
+        self.turns = turns
+        bound = (turns * in_features) ** -0.5
+        self.weight = nn.Parameter(torch.empty(out_features, turns, in_features).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x: Float[Tensor, "*batch turns*in"]) -> Float[Tensor, "*batch turns*out"]:
+        bank = torch.stack([self.weight.roll(g, 1) for g in range(self.turns)])
+        return F.linear(x, bank.flatten(0, 1).flatten(1), self.bias.repeat(self.turns))
+
+
+class Lift(nn.Module):
+    """4 x 4 convolution of stride 2 from an image to features in every turn.
+
+    An even kernel with one pixel of padding keeps the map centred on the image: a 3 x 3 kernel of stride 2
+    would shift it by half a pixel, to another side in a turned image.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, turns: int) -> None:
+        super().__init__()
+        self.turns = turns
+        self.weight = nn.Parameter(
+            torch.randn(out_channels, in_channels, 4, 4) * (2 / (in_channels * 16)) ** 0.5
+        )
+
+    def kernels(self) -> Float[Tensor, "turns*out in 4 4"]:
+        return torch.cat([self.weight.rot90(g, (2, 3)) for g in range(self.turns)])
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H/2 W/2"]:
+        return F.conv2d(x, self.kernels(), stride=2, padding=1)
+
+
+class TurnBatchNorm(nn.Module):
+    """BatchNorm whose statistics and affine parameters are shared by the turns.
+
+    In channels-last memory the turns lie beside each other at every pixel, so a map of t * C channels *is* a
+    map of C channels that is t times as wide: one pass of the ordinary BatchNorm over a view.
+    """
+
+    def __init__(self, channels: int, turns: int) -> None:
+        super().__init__()
+        self.turns = turns
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        B, C, H, W = x.shape
+        channels = C // self.turns
+        rows = x.permute(0, 2, 3, 1).reshape(B, H, W * self.turns, channels)
+        normed = self.norm(rows.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return normed.reshape(B, H, W, C).permute(0, 3, 1, 2)
+
+    def scale_and_shift(self) -> tuple[Float[Tensor, "C"], Float[Tensor, "C"]]:
+        """What evaluation mode multiplies and adds, per channel of the map."""
+        norm = self.norm
+        assert norm.running_var is not None and norm.running_mean is not None
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        shift = norm.bias - norm.running_mean * scale
+        return scale.repeat(self.turns), shift.repeat(self.turns)
+
+
+class ConvNorm(nn.Module):
+    """Convolution and BatchNorm; in evaluation they are one convolution, folded once by `fold`."""
+
+    def __init__(self, conv: TurnConv | Lift, out_channels: int) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm = TurnBatchNorm(out_channels, conv.turns)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
+        return self.norm(self.conv(x))
+
+    def fold(self) -> nn.Conv2d:
+        """The same map as one ordinary convolution with bias."""
+        scale, shift = self.norm.scale_and_shift()
+        kernels = self.conv.kernels() * scale[:, None, None, None]
+        out_channels, in_channels, size, _ = kernels.shape
+        stride = 2 if isinstance(self.conv, Lift) else 1
+        folded = nn.Conv2d(in_channels, out_channels, size, stride=stride, padding=1)
+        folded.weight.data.copy_(kernels.detach())
+        assert folded.bias is not None
+        folded.bias.data.copy_(shift.detach())
+        return folded

@@ -1,0 +1,197 @@
+"""What one training step minimises, and what validation measures, for networks with a descriptor field.
+
+A triplet is image 0 (the anchor), image 1 (rotation and light may have changed) and image 2 (steady: another view
+without rotation, under the anchor's light). Source: LISRD, section 3; the dual softmax and the fitted turn are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from lisrd.describe.network import PyramidField, PyramidNetwork
+from lisrd.invariance import ILLUMINATION, ROTATION, Invariance
+from lisrd.match.selection import (
+    descriptor_similarity,
+    invariance_weights,
+    meta_factors,
+    tile_weights,
+    weighted_similarity,
+)
+from lisrd.train.data.triplets import Triplets
+from lisrd.train.losses import (
+    dual_softmax_loss,
+    ignored_negatives,
+    masked_mean,
+    rotation_gap,
+    triplet_loss,
+    variant_loss,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LossConfig:
+    """Weights of the parts of the loss; a part of weight 0 is not computed."""
+
+    matching: str = "dual_softmax"  # or "triplet", the paper's
+    ignore_radius: float = 8.0  # px: closer keypoints are no negatives
+    steady_weight: float = 1.0  # pairs (0, 2), for every descriptor
+    variant_weight: float = 0.5
+    meta_weight: float = 1.0
+    initial_sharpness: float = 20.0  # of the dual softmax; learned
+    unrotated_below: float = 15.0  # degrees left after the fitting turn: no change of rotation
+
+    def __post_init__(self) -> None:
+        if self.matching not in ("dual_softmax", "triplet"):
+            raise ValueError(f"loss.matching is {self.matching!r}; it must be 'dual_softmax' or 'triplet'")
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Descriptors and meta descriptors of the three images of each triplet; image 1 is read at the fitting turn."""
+
+    descriptors: tuple[Float[Tensor, "B N V D"], ...]
+    meta: tuple[Float[Tensor, "B V T T C"], ...]
+    residual_angle: Float[Tensor, "B"]  # what rotation is left after the turn, radians
+
+
+def fitting_turn(angle: Float[Tensor, "B"]) -> tuple[Int[Tensor, "B"], Float[Tensor, "B"]]:
+    """The quarter turn that undoes most of a rotation by `angle` radians, and the angle that is left (+-45 degrees)."""
+    quarters = torch.round(angle / (math.pi / 2))
+    return (-quarters.long()) % 4, angle - quarters * (math.pi / 2)
+
+
+def read_views(network: PyramidNetwork, triplets: Triplets, turn: Int[Tensor, "B"], residual: Tensor) -> Views:
+    """One pass of the encoder over the three images; heads at the keypoints and on the grid."""
+    count = triplets.images.shape[1]
+    field: PyramidField = network(triplets.images.flatten(0, 1))
+    no_turn = torch.zeros_like(turn)
+    turns = torch.cat([no_turn, turn, no_turn])
+    trunk = field.trunk_at(triplets.keypoints.flatten(0, 1))
+    descriptors = network.describe_trunk(trunk, field.all_kinds, turns)
+    with torch.no_grad():  # the selection weighs the descriptors, it does not shape them
+        grid = network.describe_trunk(field.grid_trunk, field.all_kinds, turns)
+    tiles = network.config.tiles_per_side**2
+    meta = network.aggregate(grid.float().unflatten(1, (tiles, -1)), field.all_kinds)
+    return Views(descriptors.float().split(count), meta.split(count), residual)
+
+
+class TripletObjective(nn.Module):
+    """The loss of a batch of triplets; holds the learned sharpness of the dual softmax."""
+
+    def __init__(self, config: LossConfig, kinds: tuple[Invariance, ...]) -> None:
+        super().__init__()
+        self.config = config
+        self.log_sharpness = nn.Parameter(torch.tensor(math.log(config.initial_sharpness)))
+        self.register_buffer("invariant_to_rotation", _column(kinds, ROTATION), persistent=False)
+        self.register_buffer("invariant_to_light", _column(kinds, ILLUMINATION), persistent=False)
+        self.invariant_to_rotation: Bool[Tensor, "V"]
+        self.invariant_to_light: Bool[Tensor, "V"]
+
+    def forward(self, network: PyramidNetwork, triplets: Triplets) -> dict[str, Float[Tensor, ""]]:
+        """The parts of the loss by name; "loss" is their weighted sum."""
+        config = self.config
+        has_turns = network.config.turns > 1
+        turn, residual = fitting_turn(triplets.angle)
+        if not has_turns:
+            turn, residual = torch.zeros_like(turn), triplets.angle
+        views = read_views(network, triplets, turn, residual)
+        d0, d1, d2 = views.descriptors
+        k0, k1, k2 = triplets.keypoints
+        must_match = self.must_match(triplets, residual)
+        changed = descriptor_similarity(d0, d1)
+        ignored = ignored_negatives(k0, k1, triplets.mask, config.ignore_radius)
+        parts = {"invariant": self._matching(changed, ignored, triplets.mask, must_match)}
+        if config.steady_weight:
+            steady = descriptor_similarity(d0, d2)
+            steady_ignored = ignored_negatives(k0, k2, triplets.mask, config.ignore_radius)
+            parts["steady"] = self._matching(
+                steady, steady_ignored, triplets.mask, torch.ones_like(must_match)
+            )
+        if config.variant_weight:
+            parts["variant"] = self._variant((d0 * d2).sum(-1), (d0 * d1).sum(-1), triplets, residual)
+        if config.meta_weight:
+            parts["meta"] = self._meta(network, views, triplets, changed.detach(), ignored)
+        parts["loss"] = (
+            parts["invariant"]
+            + config.steady_weight * parts.get("steady", 0)
+            + config.variant_weight * parts.get("variant", 0)
+            + config.meta_weight * parts.get("meta", 0)
+        )
+        return parts
+
+    def rotation_changed(self, triplets: Triplets, residual: Float[Tensor, "B"]) -> Bool[Tensor, "B"]:
+        return residual.abs() > math.radians(self.config.unrotated_below)
+
+    def must_match(self, triplets: Triplets, residual: Float[Tensor, "B"]) -> Bool[Tensor, "B V"]:
+        """Whether descriptor v is invariant to everything that changed between images 0 and 1."""
+        rotated = self.rotation_changed(triplets, residual)[:, None]
+        relit = triplets.illumination_changed[:, None]
+        return (self.invariant_to_rotation | ~rotated) & (self.invariant_to_light | ~relit)
+
+    def _matching(
+        self,
+        similarity: Float[Tensor, "B V N N"],
+        ignored: Bool[Tensor, "B N N"],
+        mask: Bool[Tensor, "B N"],
+        chosen: Bool[Tensor, "B V"],
+    ) -> Float[Tensor, ""]:
+        image, kind = chosen.nonzero(as_tuple=True)
+        loss = self._pair_loss(similarity[image, kind].float(), ignored[image])
+        return masked_mean(loss, mask[image])
+
+    def _pair_loss(
+        self, similarity: Float[Tensor, "P N N"], ignored: Bool[Tensor, "P N N"]
+    ) -> Float[Tensor, "P N"]:
+        if self.config.matching == "triplet":
+            return triplet_loss(similarity, ignored)
+        return dual_softmax_loss(similarity, ignored, self.log_sharpness.exp())
+
+    def _variant(
+        self,
+        steady: Float[Tensor, "B N V"],
+        changed: Float[Tensor, "B N V"],
+        triplets: Triplets,
+        residual: Float[Tensor, "B"],
+    ) -> Float[Tensor, ""]:
+        """The variant descriptors of the pairs in which a factor changed that they vary with."""
+        rotated = self.rotation_changed(triplets, residual)
+        by_rotation = (rotation_gap(residual) * rotated)[:, None] * ~self.invariant_to_rotation
+        by_light = triplets.illumination_changed[:, None] * ~self.invariant_to_light
+        gap = torch.maximum(by_rotation, by_light.float())  # (B, V)
+        image, kind = (gap > 0).nonzero(as_tuple=True)
+        loss = variant_loss(steady[image, :, kind], changed[image, :, kind], gap[image, kind])
+        return masked_mean(loss, triplets.mask[image])
+
+    def _meta(
+        self,
+        network: PyramidNetwork,
+        views: Views,
+        triplets: Triplets,
+        similarity: Float[Tensor, "B V N N"],
+        ignored: Bool[Tensor, "B N N"],
+    ) -> Float[Tensor, ""]:
+        """The matching loss of the weighted similarity; the local descriptors learn nothing from it."""
+        weights = selection_weights(network, views.meta[0], views.meta[1], triplets)
+        weighted = weighted_similarity(similarity.float(), weights)
+        return masked_mean(self._pair_loss(weighted, ignored), triplets.mask)
+
+
+def selection_weights(
+    network: PyramidNetwork, meta0: Float[Tensor, "B V T T C"], meta1: Float[Tensor, "B V T T C"], triplets: Triplets
+) -> Float[Tensor, "B V N N"]:
+    """Invariance weights of all keypoint pairs of images 0 and 1, differentiable."""
+    height, width = triplets.images.shape[-2:]
+    size = meta0.new_tensor([[width, height]])
+    tiles = network.config.tiles_per_side
+    weights0, weights1 = (tile_weights(k.to(meta0.dtype), size, tiles) for k in triplets.keypoints[:2])
+    thin0, thin1 = meta_factors(meta0, meta1, weights0, weights1)
+    return invariance_weights(thin0, thin1, network.meta.log_sharpness.exp(), network.meta.bias)
+
+
+def _column(kinds: tuple[Invariance, ...], factor: object) -> Bool[Tensor, "V"]:
+    return torch.tensor([factor in kind.invariant_to for kind in kinds])
