@@ -41,25 +41,38 @@ def reason_against_model(kind: Kind, model: np.ndarray, problem: Problem, inlier
     points0, points1 = problem.points0[inliers], problem.points1[inliers]
     if on_a_line(points0) or on_a_line(points1):
         return "all inliers lie on a line"
+    if kind == "homography" and _on_a_line_but_one(points0):
+        return "all inliers but one lie on a line"
     if kind == "homography" and _collapses(model, points0):
-        return "the homography collapses or mirrors the image"
+        return "the homography collapses the image"
     return ""
 
 
 def on_a_line(points: Float[np.ndarray, "S dims"]) -> bool:
-    """Whether pixels lie within `LINE_WIDTH` of one line; for 3D points, which have no unit, 1e-6 of their extent."""
+    """Whether pixels lie within `LINE_WIDTH` of one line.
+
+    Points of the world have no unit: for them the width is a millionth of their extent.
+    """
     if len(points) < 3:
         return True
     spread = np.linalg.svd(points - points.mean(0), compute_uv=False) / np.sqrt(len(points))
     return bool(spread[1] <= (LINE_WIDTH if points.shape[1] == 2 else 1e-6 * spread[0]))
 
 
+def _on_a_line_but_one(points: Float[np.ndarray, "S 2"]) -> bool:
+    """Whether the homography keeps a degree of freedom: a line and one point do not fix it."""
+    distinct = np.unique(points, axis=0)
+    centred = distinct - distinct.mean(0)
+    normal = np.linalg.svd(centred, full_matrices=False)[2][1]
+    return on_a_line(np.delete(distinct, np.abs(centred @ normal).argmax(), axis=0))
+
+
 def _collapses(H: np.ndarray, points: np.ndarray) -> bool:
-    # The area change of H at a point is det(H) / w^3; a negative one mirrors, which no view of a plane does.
-    w = points @ H[2, :2] + H[2, 2]
-    area = np.linalg.det(H) / w**3
-    return bool((w <= 0).any() or area.min() < 1 / LARGEST_AREA_CHANGE or area.max() > LARGEST_AREA_CHANGE)
+    area = np.linalg.det(H) / (points @ H[2, :2] + H[2, 2]) ** 3  # how H scales areas at each point
+    return bool(area.min() < 1 / LARGEST_AREA_CHANGE or area.max() > LARGEST_AREA_CHANGE)
 
 
 def _words(kind: Kind) -> str:
-    return {"fundamental": "fundamental matrix", "essential": "essential matrix"}.get(kind, kind.replace("_", " "))
+    return {"fundamental": "fundamental matrix", "essential": "essential matrix"}.get(
+        kind, kind.replace("_", " ")
+    )

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 Kind = Literal["homography", "fundamental", "essential", "absolute_pose"]
 
-#: Matches that a minimal solver needs. OpenCV 4 wants eight for the fundamental matrix and six for a robust pose.
+#: Fewer matches do not decide between the several solutions of the minimal solvers (of 7, 5 and 3 matches).
 MINIMUM_MATCHES: dict[str, int] = {"homography": 4, "fundamental": 8, "essential": 6, "absolute_pose": 6}
 
 
@@ -18,9 +18,9 @@ MINIMUM_MATCHES: dict[str, int] = {"homography": 4, "fundamental": 8, "essential
 class Geometry:
     """One two-view model. `model is None` is an ordinary answer, and `reason` says why.
 
-    `model` is 3 x 3 (homography: image 0 to image 1, last entry 1; fundamental and essential: x1' M x0 = 0, unit
-    norm) or, for an absolute pose, the 3 x 4 world-to-camera [R | t]. `inliers` are the matches whose residual
-    in pixels (see `residuals`) is at most the threshold, whichever method found the model.
+    `model` is 3 x 3 (homography: image 0 to image 1, last entry 1; fundamental and essential: x1' M x0 = 0,
+    unit norm) or, for an absolute pose, the 3 x 4 world-to-camera [R | t]. `inliers` are the matches whose
+    residual in pixels (see `residuals`) is at most the threshold, whichever method found the model.
     """
 
     model: Float[np.ndarray, "3 columns"] | None
@@ -53,20 +53,20 @@ class Problem:
 
 
 def project(points: Float[np.ndarray, "S 2"], H: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "S 2"]:
-    """Points through a homography; not finite on or behind its horizon, which no camera shows.
+    """Points through a homography; not a number beyond its horizon, where H mirrors and no camera looks.
 
-    The side of the horizon that counts is the one on which w is positive, for a homography whose last entry is 1.
+    The area change of H at a point is det(H) / w^3, so the side that is seen has w of the determinant's sign.
     """
     homogeneous = points @ H[:, :2].T + H[:, 2]
     w = homogeneous[:, 2:]
-    return homogeneous[:, :2] / np.where(w > 0, w, np.nan)
+    return homogeneous[:, :2] / np.where(w * np.linalg.det(H) > 0, w, np.nan)
 
 
 def residuals(kind: Kind, model: Float[np.ndarray, "3 columns"], problem: Problem) -> Float[np.ndarray, "S"]:
     """Pixels by which each match misses the model; infinite where the model has no answer.
 
-    Homography and pose: distance in image 1. Fundamental and essential: Sampson distance (Hartley and Zisserman,
-    Multiple View Geometry, equation 11.9).
+    Homography and pose: distance in image 1. Fundamental and essential: Sampson distance (Hartley and
+    Zisserman, Multiple View Geometry, equation 11.9).
     """
     if kind == "homography":
         distance = np.linalg.norm(project(problem.points0, model) - problem.points1, axis=1)

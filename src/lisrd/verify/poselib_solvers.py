@@ -1,4 +1,7 @@
-"""Robust estimation by PoseLib (Larsson, https://github.com/PoseLib/PoseLib): LO-RANSAC and non-linear refinement."""
+"""Robust estimation by PoseLib: LO-RANSAC, then non-linear refinement with a robust loss.
+
+Larsson et al., https://github.com/PoseLib/PoseLib.
+"""
 
 from __future__ import annotations
 

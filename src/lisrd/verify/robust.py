@@ -40,20 +40,22 @@ def estimate(
 ) -> Geometry:
     """The model that most matches agree with.
 
-    `points0` (S, 2) and `points1` (S, 2) are matched pixels, row by row; for "absolute_pose" `points0` (S, 3) are
-    points of the world. `threshold` is in pixels. `scores` (S,), higher is better, let the methods that can (all
-    but "ransac") sample the confident matches first (PROSAC). "essential" needs both intrinsics (3 x 3),
-    "absolute_pose" those of image 1. The same input and `seed` give the same answer.
+    `points0` (S, 2) and `points1` (S, 2) are matched pixels, row by row; for "absolute_pose" `points0` (S, 3)
+    are points of the world. `threshold` is in pixels. `scores` (S,), higher is better, let the methods that
+    can (all but "ransac") sample the confident matches first (PROSAC). "essential" needs both intrinsics
+    (3 x 3), "absolute_pose" those of image 1. The same input and `seed` give the same answer.
 
-    Degenerate matches (too few, on a line, one point, not finite) give a Geometry without a model that says why.
-    Matches that are not finite are never inliers. Raises InputError for shapes that do not fit, for unknown names
-    and for missing intrinsics, MissingExtraError for "poselib" where it is not installed.
+    Degenerate matches (too few, on a line, one point, not finite) give a Geometry without a model that says
+    why. Matches that are not finite are never inliers. Raises InputError for shapes that do not fit, for
+    unknown names and for missing intrinsics, MissingExtraError for "poselib" where it is not installed.
     """
     _check_names(model, method, threshold)
     array0 = _matrix(points0, "points0", 3 if model == "absolute_pose" else 2)
     array1 = _matrix(points1, "points1", 2)
     if len(array0) != len(array1):
-        raise InputError(f"points0 has {len(array0)} rows and points1 {len(array1)}: pass one row per match in both")
+        raise InputError(
+            f"points0 has {len(array0)} rows and points1 {len(array1)}: pass one row per match in both"
+        )
     K0 = _intrinsics(intrinsics0, "intrinsics0", needed=model == "essential")
     K1 = _intrinsics(intrinsics1, "intrinsics1", needed=model in ("essential", "absolute_pose"))
     order = _order(array0, array1, scores)
