@@ -5,6 +5,7 @@ Both are per process: every worker of a loader fills its own. What a cache retur
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,10 +15,13 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from lisrd.detect import build_detector
 from lisrd.errors import InputError
-from lisrd.image import read_image
+from lisrd.image import as_image, read_image
 
 _log = logging.getLogger(__name__)
+# Per process, because OpenCV's detectors cannot travel to a worker.
+_built_once = functools.cache(build_detector)
 
 
 class ArrayCache:
@@ -92,11 +96,7 @@ class KeypointCache:
         return self._cache.get(path, lambda: self._detect(photo))
 
     def _detect(self, photo: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "n 4"]:
-        # Built here and not in the constructor: OpenCV's detectors cannot travel to a worker.
-        from lisrd.detect import build_detector
-        from lisrd.image import as_image
-
-        found = build_detector(self.detector)(as_image(photo))
+        found = _built_once(self.detector)(as_image(photo))
         xy = found.xy[0].numpy()
         missing = np.zeros(len(xy), np.float32)
         scales = missing if found.scales is None else found.scales[0].numpy()

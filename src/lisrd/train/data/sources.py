@@ -49,7 +49,9 @@ class Mixture:
             raise InputError("the training mixture has no source: name at least one folder of images")
         for source, weight in self.parts:
             if not weight > 0:
-                raise InputError(f"source {source.name}: weight {weight} must be above 0; leave it out instead")
+                raise InputError(
+                    f"source {source.name}: weight {weight} must be above 0; leave it out instead"
+                )
 
     def draw(self, rng: np.random.Generator) -> Scene:
         """A source by weight, then any of its scenes."""
@@ -94,7 +96,9 @@ def scene_folder(
     if missing:
         raise InputError(f"{root}: no scene named {missing[0]!r} for validation; folders: {_some(folders)}")
     scenes = {name: tuple(sorted(filter(_is_image, f.glob(pattern)))) for name, f in folders.items()}
-    return _source(root, {name: scene for name, scene in scenes.items() if scene}, split, val_share, validation)
+    return _source(
+        root, {name: scene for name, scene in scenes.items() if scene}, split, val_share, validation
+    )
 
 
 def multi_illumination(root: Path | str, split: Split = "all") -> Source:
@@ -159,7 +163,11 @@ def _source(
 ) -> Source:
     if not scenes:
         raise InputError(f"{root}: no images found (looked for {', '.join(sorted(_SUFFIXES))})")
-    names = [name for name in scenes if split == "all" or _is_held_out(name, val_share, validation) == (split == "val")]
+    names = [
+        name
+        for name in scenes
+        if split == "all" or _is_held_out(name, val_share, validation) == (split == "val")
+    ]
     if not names:
         raise InputError(
             f"{root}: none of its {len(scenes)} scenes is in the split '{split}'; change val_share ({val_share})"

@@ -1,0 +1,144 @@
+"""A photograph under another light, from the photograph alone, batched on the device.
+
+Light multiplies in linear intensities, and images are stored with gamma 2.2. So an effect is a map of *log gain* in
+linear light; maps add up, and one exponential of their sum over 2.2 applies them all to the stored image.
+Nothing here is physically right, since the geometry is unknown: local contrast, its direction and large-scale
+brightness change as they do between photographs of one place, which is what descriptors must learn to ignore.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from lisrd.train.data.dice import Dice
+from lisrd.train.data.fields import coarse, enlarge, positions, smooth_noise, spots
+from lisrd.train.data.night import NightConfig, turn_to_night
+from lisrd.train.data.photometric import replaced
+
+GAMMA = 2.2
+_COARSE = 4  # pixels per value of the smooth light
+
+
+@dataclass(frozen=True, slots=True)
+class RelightConfig:
+    """Probabilities of the effects and their largest strengths (log gains in linear light)."""
+
+    relief_probability: float = 0.6
+    relief: float = 1.5
+    polygon_probability: float = 0.5
+    clutter_probability: float = 0.35
+    shadow_min: float = 0.5
+    shadow_max: float = 2.5
+    lamp_probability: float = 0.4
+    lamp: float = 2.0
+    curve_probability: float = 0.5
+    curve: float = 2.0
+    exposure: float = 1.2
+    temperature: float = 0.35
+    night_probability: float = 0.4
+    night: NightConfig = field(default_factory=NightConfig)
+
+
+def relight(images: Float[Tensor, "B 3 H W"], dice: Dice, config: RelightConfig) -> Float[Tensor, "B 3 H W"]:
+    """Every image under a light of its own, in [0, 1]; some of them at night."""
+    if not len(images):
+        return images
+    luminance = images.mean(dim=1, keepdim=True)
+    log_gain = (
+        smooth_light(luminance, dice, config)
+        + relief(luminance, dice, config)
+        + polygon_shadow(luminance, dice, config)
+        + clutter_shadow(luminance, dice, config)
+    )
+    relit = images * ((log_gain + temperature(len(images), dice, config)) / GAMMA).exp()
+    relit = relit.clamp(0, 1)
+    chosen = dice.coin(len(images), config.night_probability).nonzero().squeeze(1)
+    if len(chosen):
+        relit = replaced(relit, chosen, turn_to_night(relit[chosen.to(relit.device)], dice, config.night))
+    return relit
+
+
+def smooth_light(
+    luminance: Float[Tensor, "B 1 H W"], dice: Dice, config: RelightConfig
+) -> Float[Tensor, "B 1 H W"]:
+    """Exposure, lamps, and a curve over the brightness of whole regions (a sky that darkens more than its houses)."""
+    count, size = len(luminance), (luminance.shape[2], luminance.shape[3])
+    small = coarse(size, _COARSE)
+    regions = F.adaptive_avg_pool2d(F.adaptive_avg_pool2d(luminance, coarse(size, 16)), small)
+    level, bend = (
+        dice.sometimes(count, config.curve_probability, -config.curve, config.curve) for _ in range(2)
+    )
+    centred = 2 * regions - 1
+    curve = level * centred + bend * (centred**2 - 0.3)
+    lamps = spots(count, 4, small, (0.15, 0.8), dice).amax(dim=1, keepdim=True)
+    lamps = dice.sometimes(count, config.lamp_probability, 0.5 * config.lamp, 1.5 * config.lamp) * (
+        lamps - 0.4
+    )
+    exposure = dice.uniform(count, 1, 1, 1, low=-config.exposure, high=config.exposure)
+    return enlarge(curve + lamps + exposure, size)
+
+
+def relief(
+    luminance: Float[Tensor, "B 1 H W"], dice: Dice, config: RelightConfig
+) -> Float[Tensor, "B 1 H W"]:
+    """Shading by a light that moved: log luminance taken as height, its slope towards the light brightens."""
+    count = len(luminance)
+    strength = dice.sometimes(count, config.relief_probability, 0.3 * config.relief, config.relief)
+    angle = dice.uniform(count, 1, 1, 1, high=2 * math.pi)
+    height = F.avg_pool2d((luminance + 0.05).log(), 3, 1, 1, count_include_pad=False)
+    padded = F.pad(height, (1, 1, 1, 1), mode="replicate")
+    slope_x = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
+    slope_y = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
+    towards = slope_x * angle.cos() + slope_y * angle.sin()
+    steepness = dice.log_uniform(count, 1, 1, 1, low=1.0, high=4.0)
+    return strength * torch.tanh(steepness * towards)
+
+
+def polygon_shadow(
+    luminance: Float[Tensor, "B 1 H W"], dice: Dice, config: RelightConfig
+) -> Float[Tensor, "B 1 H W"]:
+    """The shadow of something with straight edges: where one to three half planes meet; edges sharp to very soft."""
+    count, size = len(luminance), (luminance.shape[2], luminance.shape[3])
+    x, y = positions(size, luminance.device)
+    depth = _shadow_depth(count, config.polygon_probability, dice, config)
+    softness = dice.log_uniform(count, 1, 1, 1, low=0.002, high=0.1)
+    inside = torch.full_like(luminance, math.inf)
+    for line in range(3):
+        angle = dice.uniform(count, 1, 1, 1, high=2 * math.pi)
+        offset = dice.uniform(count, 1, 1, 1, low=-0.1, high=0.5)
+        absent = dice.uniform(count, 1, 1, 1) < 0.4 if line else 0  # at least one line
+        distance = x * angle.cos() + y * angle.sin() + offset + 1e3 * absent
+        inside = torch.minimum(inside, distance)
+    return depth * torch.sigmoid(inside / softness)
+
+
+def clutter_shadow(
+    luminance: Float[Tensor, "B 1 H W"], dice: Dice, config: RelightConfig
+) -> Float[Tensor, "B 1 H W"]:
+    """The shadow of leaves or clouds: smooth noise above a threshold."""
+    count, size = len(luminance), (luminance.shape[2], luminance.shape[3])
+    depth = _shadow_depth(count, config.clutter_probability, dice, config)
+    cells = int(dice.log_uniform(1, low=3, high=16))
+    clutter = smooth_noise(count, size, cells, dice)
+    threshold = dice.uniform(count, 1, 1, 1, low=-0.5, high=0.7)
+    softness = dice.log_uniform(count, 1, 1, 1, low=0.05, high=0.6)
+    return depth * torch.sigmoid((clutter - threshold) / softness)
+
+
+def temperature(count: int, dice: Dice, config: RelightConfig) -> Float[Tensor, "count 3 1 1"]:
+    """Log gains of red, green and blue: warm to cold, with a little green or magenta."""
+    warm = dice.triangular(count) * config.temperature
+    green = dice.triangular(count) * config.temperature / 3
+    return torch.stack([warm - green, green, -warm - green], dim=1).view(count, 3, 1, 1)
+
+
+def _shadow_depth(
+    count: int, probability: float, dice: Dice, config: RelightConfig
+) -> Float[Tensor, "count 1 1 1"]:
+    return -dice.sometimes(count, probability, config.shadow_min, config.shadow_max)
