@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lisrd.coordinates import sample_map
@@ -29,40 +29,41 @@ class Trunk(nn.Module):
 
     def forward(
         self, maps: Sequence[Float[Tensor, "B C h w"]], xy: Float[Tensor, "B N 2"], width: int, height: int
-    ) -> Float[Tensor, "B N turns F"]:
+    ) -> Float[Tensor, "B N turns*F"]:
         """Features at pixels `xy` of the image of `width` x `height` pixels that the maps cover."""
         samples = [sample_map(level, xy, width, height) for level in maps]
         summed = torch.stack([p(s) for p, s in zip(self.projections, samples, strict=True)]).sum(0)
-        return F.relu(self.hidden(self.norm(summed))).unflatten(-1, (self.turns, -1))
+        return F.relu(self.hidden(self.norm(summed)))
 
 
 class Head(nn.Module):
-    """One invariance: two Linears on the trunk's turns, L2 at the end."""
+    """One invariance: Linear, ReLU, Linear, L2 on the trunk of all turns.
+
+    To read the trunk at another turn, the weights are rolled instead of the features: there are far fewer of them.
+    """
 
     def __init__(self, in_width: int, width: int, dim: int, turns: int) -> None:
         super().__init__()
+        self.turns = turns
         self.hidden = nn.Linear(turns * in_width, width)
         self.out = nn.Linear(width, dim)
 
-    def variant(self, trunk: Float[Tensor, "B N turns F"]) -> Float[Tensor, "B N D"]:
-        """As the image stands."""
-        return F.normalize(self.out(F.relu(self.hidden(trunk.flatten(2)))), dim=-1)
+    def hidden_bank(self) -> Float[Tensor, "turns width turns*F"]:
+        """The first Linear for a trunk that is read at turn 0, 1, 2, 3."""
+        weight = self.hidden.weight.unflatten(1, (self.turns, -1))
+        return torch.stack([weight.roll(-t, 1) for t in range(self.turns)]).flatten(2)
 
-    def invariant(self, trunk: Float[Tensor, "B N turns F"]) -> Float[Tensor, "B N D"]:
+    def variant(self, trunk: Float[Tensor, "B N turns*F"], turn: int | Int[Tensor, "B"]) -> Float[Tensor, "B N D"]:
+        """As the image turned by `torch.rot90(image, turn)` would give it; B turns give each image its own."""
+        if isinstance(turn, int):
+            weight = self.hidden_bank()[turn] if turn else self.hidden.weight
+            hidden = F.linear(trunk, weight, self.hidden.bias)
+        else:
+            hidden = trunk @ self.hidden_bank()[turn].transpose(1, 2) + self.hidden.bias
+        return F.normalize(self.out(F.relu(hidden)), dim=-1)
+
+    def invariant(self, trunk: Float[Tensor, "B N turns*F"]) -> Float[Tensor, "B N D"]:
         """Averaged over all turns before L2: exactly invariant to quarter turns."""
-        turns = trunk.shape[2]
-        rolled = torch.stack([trunk.roll(t, 2).flatten(2) for t in range(turns)])
+        hidden = F.linear(trunk, self.hidden_bank().flatten(0, 1), self.hidden.bias.repeat(self.turns))
         # The mean commutes with the last Linear.
-        return F.normalize(self.out(F.relu(self.hidden(rolled)).mean(0)), dim=-1)
-
-
-def turned_trunk(trunk: Float[Tensor, "B N turns F"], turn: int | Tensor) -> Float[Tensor, "B N turns F"]:
-    """The trunk as the image turned by `torch.rot90(image, turn)` would give it.
-
-    A tensor of B turns gives each image its own.
-    """
-    if isinstance(turn, int):
-        return trunk.roll(turn, 2) if turn else trunk
-    turns = trunk.shape[2]
-    order = (torch.arange(turns, device=trunk.device) - turn[:, None]) % turns  # (B, turns)
-    return torch.take_along_dim(trunk, order[:, None, :, None], dim=2)
+        return F.normalize(self.out(F.relu(hidden).unflatten(-1, (self.turns, -1)).mean(-2)), dim=-1)

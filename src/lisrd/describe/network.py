@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lisrd.describe.field import pad_to_stride
-from lisrd.describe.heads import Head, Trunk, turned_trunk
+from lisrd.describe.heads import Head, Trunk
 from lisrd.describe.meta import MetaDescriptors, tile_grid
 from lisrd.describe.pyramid import PyramidEncoder
 from lisrd.describe.turns import NUM_TURNS
@@ -68,15 +68,14 @@ class PyramidNetwork(nn.Module):
         return PyramidField(self, self.encoder(padded), images.shape[-1], images.shape[-2], left, top)
 
     def describe_trunk(
-        self, trunk: Float[Tensor, "B N turns F"], kinds: Sequence[int], turn: int | Tensor = 0
+        self, trunk: Float[Tensor, "B N turns*F"], kinds: Sequence[int], turn: int | Tensor = 0
     ) -> Float[Tensor, "B N K D"]:
         """Descriptors of the invariances `kinds` from trunk features, read at `turn`."""
-        turned = turned_trunk(trunk, turn)
         descriptors = []
         for kind in kinds:
             head = self.heads[kind]
             if self.rotation_variant[kind]:
-                descriptors.append(head.variant(turned))
+                descriptors.append(head.variant(trunk, turn))
             else:  # every turn gives the same
                 descriptors.append(head.invariant(trunk))
         return torch.stack(descriptors, dim=2)
@@ -130,12 +129,12 @@ class PyramidField:
         tiles = network.config.tiles_per_side**2
         return network.aggregate(descriptors.unflatten(1, (tiles, -1)), self.all_kinds)
 
-    def trunk_at(self, xy: Float[Tensor, "B N 2"]) -> Float[Tensor, "B N turns F"]:
+    def trunk_at(self, xy: Float[Tensor, "B N 2"]) -> Float[Tensor, "B N turns*F"]:
         """Trunk features at pixels of the original image."""
         return self.network.trunk(self.maps, xy + xy.new_tensor(self._offset), *self._padded_size)
 
     @cached_property
-    def grid_trunk(self) -> Float[Tensor, "B P turns F"]:
+    def grid_trunk(self) -> Float[Tensor, "B P turns*F"]:
         """Trunk features on the regular grid of every tile."""
         config = self.network.config
         device = self.maps[0].device

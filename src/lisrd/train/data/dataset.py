@@ -67,7 +67,7 @@ class TripletDataset(Dataset[Sample]):
     and `oris` float32 (N,), padded with zeros.
     """
 
-    def __init__(self, mixture: Mixture, config: DataConfig = DataConfig(), seed: int = 0) -> None:  # noqa: B008
+    def __init__(self, mixture: Mixture, config: DataConfig = DataConfig(), seed: int = 0) -> None:
         self.mixture = mixture
         self.config = config
         self.seed = seed

@@ -40,7 +40,7 @@ class Dice:
         """Within -1 and 1, most often near 0: close to a normal distribution of std 0.5 cut at two of them."""
         return self.uniform(*shape) + self.uniform(*shape) - 1
 
-    def coin(self, count: int, probability: float) -> Bool[Tensor, "count"]:
+    def coin(self, count: int, probability: float) -> Bool[Tensor, " count"]:
         """True with the given probability; on the CPU, for choosing which samples an effect works on."""
         return torch.rand(count, generator=self.generator) < probability
 

@@ -38,7 +38,7 @@ class HomographyConfig:
 
 def sample_angles(
     count: int, dice: Dice, config: HomographyConfig
-) -> tuple[Float[Tensor, "B"], Bool[Tensor, "B"]]:
+) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
     """Rotations in radians, counter-clockwise as seen in the image (as `torch.rot90`), and which are not 0."""
     rotated = dice.coin(count, config.rotation_probability).to(dice.device)
     limit = math.radians(config.max_rotation)
@@ -46,7 +46,7 @@ def sample_angles(
 
 
 def sample_homographies(
-    angle: Float[Tensor, "B"], height: int, width: int, dice: Dice, config: HomographyConfig
+    angle: Float[Tensor, " B"], height: int, width: int, dice: Dice, config: HomographyConfig
 ) -> Float[Tensor, "B 3 3"]:
     """`H_0to1`, float64: pixels of the anchor to pixels of the view, whose content is turned by `angle`.
 

@@ -14,7 +14,7 @@ _SIDE = 8
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
-def compress(images: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B 3 H W"]:
+def compress(images: Float[Tensor, "B 3 H W"], quality: Float[Tensor, " B"]) -> Float[Tensor, "B 3 H W"]:
     """Images in [0, 1] after compression with `quality` (1 to 100) and decompression.
 
     The quantisation step grows with frequency as in the tables of JPEG's annex K, by a fitted line; the chroma is
@@ -42,7 +42,7 @@ def _cosine_basis(like: Tensor) -> Float[Tensor, "8 8"]:
     return basis
 
 
-def _steps(quality: Float[Tensor, "B"]) -> Float[Tensor, "B 3 8 8"]:
+def _steps(quality: Float[Tensor, " B"]) -> Float[Tensor, "B 3 8 8"]:
     """Quantisation steps in the units of the images, for luma and chroma."""
     k = torch.arange(_SIDE, device=quality.device, dtype=quality.dtype)
     table = 10 + 7 * (k + k.unsqueeze(1))

@@ -52,9 +52,9 @@ class Triplets:
     mask: Bool[Tensor, "B N"]
     H_0to1: Float[Tensor, "B 3 3"]
     H_0to2: Float[Tensor, "B 3 3"]
-    angle: Float[Tensor, "B"]
-    illumination_changed: Bool[Tensor, "B"]
-    rotated: Bool[Tensor, "B"]
+    angle: Float[Tensor, " B"]
+    illumination_changed: Bool[Tensor, " B"]
+    rotated: Bool[Tensor, " B"]
 
 
 class Augmenter:
@@ -66,7 +66,7 @@ class Augmenter:
     def __init__(
         self,
         config: AugmentConfig = AugmentConfig(),
-        size: tuple[int, int] = (240, 320),  # noqa: B008
+        size: tuple[int, int] = (240, 320),
     ) -> None:
         self.config = config
         self.size = size

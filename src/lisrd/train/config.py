@@ -1,0 +1,116 @@
+"""Training configurations: TOML tables onto frozen dataclasses; an unknown key names the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from lisrd.describe.network import PyramidConfig
+from lisrd.errors import InputError
+from lisrd.train.data.dataset import DataConfig
+from lisrd.train.data.triplets import AugmentConfig
+from lisrd.train.objective import LossConfig
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class OptimiserConfig:
+    """AdamW with gradient clipping and a warm-up; `schedule` is "cosine" or "constant"."""
+
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    warmup_steps: int = 50
+    schedule: str = "cosine"
+    final_fraction: float = 0.02  # of the learning rate, at the end of the cosine
+    ema_decay: float = 0.998
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("cosine", "constant"):
+            raise ValueError(f"optimiser.schedule is {self.schedule!r}; it must be 'cosine' or 'constant'")
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """How long, how often, in which precision."""
+
+    steps: int = 20_000
+    minutes: float | None = None  # whichever of the two budgets ends first
+    batch_size: int = 8
+    precision: str = "auto"  # "auto", "float32" or "bfloat16"
+    checkpoint_minutes: float = 5.0
+    keep_checkpoints: int = 2
+    validate_minutes: float = 15.0
+    validation_triplets: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """A whole training file; every table may be left out."""
+
+    network: PyramidConfig = field(default_factory=PyramidConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def load_config(path: str | Path) -> TrainingConfig:
+    """Read a TOML file.
+
+    Raises:
+        InputError: the file cannot be read, or a key is unknown or of the wrong kind.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such configuration; see configs/ for complete ones") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: not a readable TOML file: {error}") from None
+    return from_table(TrainingConfig, table, str(path))
+
+
+def from_table(kind: type[T], table: dict[str, Any], where: str) -> T:
+    """Fill a dataclass from a table, tables within tables."""
+    hints = get_type_hints(kind)
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    values = {}
+    for key, value in table.items():
+        if key not in known:
+            raise InputError(f"{where}: unknown key '{key}'{_nearest(key, known)}")
+        values[key] = _converted(value, hints[key], key, where)
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _converted(value: Any, hint: Any, key: str, where: str) -> Any:
+    """A TOML value as the field's type wants it: tables and lists of tables become dataclasses."""
+    if is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise InputError(f"{where}: '{key}' must be a table, [{key}]")
+        return from_table(hint, value, f"{where} [{key}]")  # type: ignore[arg-type]
+    if isinstance(value, list):
+        element = (get_args(hint) or (Any,))[0]
+        return tuple(_converted(v, element, key, where) for v in value)
+    wanted = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}.get(hint)
+    if wanted is not None and (not isinstance(value, wanted) or isinstance(value, bool) != (hint is bool)):
+        raise InputError(f"{where}: '{key}' is {value!r}; it must be a {hint.__name__}")
+    return float(value) if hint is float else value
+
+
+def _nearest(key: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known keys: {', '.join(sorted(known))}"
+
+
+def to_table(config: Any) -> dict[str, Any]:
+    """The configuration as plain values, for metadata."""
+    return asdict(config)

@@ -1,0 +1,274 @@
+"""The training loop: Lightning Fabric for devices and processes, checkpoints, metrics, validation."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import lisrd
+from lisrd.describe.network import PyramidNetwork
+from lisrd.errors import InputError, MissingExtraError
+from lisrd.train.checkpoint import (
+    MovingAverage,
+    load_checkpoint,
+    newest_checkpoint,
+    optimiser_tensors,
+    restore_optimiser,
+    save_checkpoint,
+)
+from lisrd.train.config import OptimiserConfig, TrainingConfig, to_table
+from lisrd.train.data.dataset import TripletDataset, triplet_loader
+from lisrd.train.data.dice import step_generator
+from lisrd.train.data.sources import build_mixture
+from lisrd.train.data.triplets import Augmenter, Triplets
+from lisrd.train.objective import TripletObjective
+from lisrd.train.validation import validate
+
+log = logging.getLogger(__name__)
+
+#: Batches of validation are drawn from a seed of their own, the same in every run.
+VALIDATION_SEED = 20_200_824
+
+
+@dataclass
+class Progress:
+    """Where the run stands; saved with every checkpoint."""
+
+    step: int = 0
+    seconds: float = 0.0  # of training, over all sessions
+
+
+class Trainer:
+    """Trains a network on triplets until the first of its two budgets, steps or minutes, is spent."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        data_root: Path,
+        directory: Path,
+        seed: int = 0,
+        workers: int = 1,
+        on_step: Callable[[dict[str, float]], None] | None = None,
+    ) -> None:
+        self.config, self.directory, self.seed, self.workers = config, directory, seed, workers
+        self.on_step = on_step
+        directory.mkdir(parents=True, exist_ok=True)
+        self.fabric = _fabric(config.run.precision)
+        torch.manual_seed(seed)
+        self.network = PyramidNetwork(config.network)
+        self.objective = TripletObjective(config.loss, self.network.invariances)
+        parameters = [p for m in (self.network, self.objective) for p in m.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            parameters, lr=config.optimiser.learning_rate, weight_decay=config.optimiser.weight_decay
+        )
+        self.average = MovingAverage(self.network, config.optimiser.ema_decay)
+        self.progress = Progress()
+        train, held_out = (build_mixture(data_root, config.data.sources, split) for split in ("train", "val"))
+        self.dataset = TripletDataset(train, config.data, seed)
+        self.validation_set = TripletDataset(held_out, config.data, VALIDATION_SEED)
+        self.augmenter = Augmenter(config.augment, config.data.size)
+        self.model = self.fabric.setup_module(_LossOf(self.network, self.objective))
+        self.optimiser = self.fabric.setup_optimizers(self.optimiser)
+
+    def resume(self) -> bool:
+        """Continue from the newest checkpoint; False where there is none.
+
+        Raises:
+            InputError: the checkpoint belongs to another configuration, seed or version.
+        """
+        path = newest_checkpoint(self.directory)
+        if path is None:
+            return False
+        step, state, saved = load_checkpoint(path)
+        self._refuse_other_run(path, saved)
+        self.network.load_state_dict(state["network"])
+        self.objective.load_state_dict(state["objective"])
+        restore_optimiser(self.optimiser, state["optimiser"])
+        self.average.weights = {n: t.to(self.fabric.device) for n, t in state["average"].items()}
+        self.average.updates = step
+        self.progress = Progress(step, saved["seconds"])
+        self._truncate_metrics(step)
+        return True
+
+    def fit(self) -> PyramidNetwork:
+        """Train; returns the network with averaged weights."""
+        run = self.config.run
+        started, saved, validated = (time.monotonic(),) * 3
+        before = self.progress.seconds
+        for batch in self._batches():
+            loss = self._step(batch)
+            now = time.monotonic()
+            self.progress.seconds = before + now - started
+            self._record(loss)
+            if now - saved > 60 * run.checkpoint_minutes:
+                self.save()
+                saved = now
+            if now - validated > 60 * run.validate_minutes:
+                self.validate()
+                validated = time.monotonic()
+            if self._spent() >= 1:
+                break
+        self.validate()
+        self.save()
+        return self.averaged_network()
+
+    def _batches(self) -> Iterator[dict[str, Tensor]]:
+        run, fabric = self.config.run, self.fabric
+        loader = triplet_loader(
+            self.dataset,
+            run.batch_size,
+            workers=self.workers,
+            start_step=self.progress.step,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+        )
+        return iter(loader)
+
+    def _step(self, batch: dict[str, Tensor]) -> dict[str, float]:
+        optimiser, step = self.config.optimiser, self.progress.step
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(optimiser, step, self._spent())
+        self.network.train()
+        with torch.no_grad():
+            triplets = self._triplets(batch, self.seed, step * self.fabric.world_size + self.fabric.global_rank)
+        parts = self.model(triplets)
+        if not bool(torch.isfinite(parts["loss"])):
+            raise FloatingPointError(f"the loss is {float(parts['loss'])} at step {step}; the last checkpoint is good")
+        self.fabric.backward(parts["loss"])
+        self.fabric.clip_gradients(self.model, self.optimiser, max_norm=optimiser.clip_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.average.update(self.network)
+        self.progress.step += 1
+        return {name: float(value.detach()) for name, value in parts.items()}
+
+    def _triplets(self, batch: dict[str, Tensor], seed: int, step: int) -> Triplets:
+        device = self.fabric.device
+        on_device = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        return self.augmenter(on_device, step_generator(seed, step))
+
+    def _spent(self) -> float:
+        """Share of the budget that is used, by steps or by time."""
+        run = self.config.run
+        by_time = self.progress.seconds / (60 * run.minutes) if run.minutes else 0.0
+        return max(self.progress.step / run.steps, by_time)
+
+    def averaged_network(self) -> PyramidNetwork:
+        """A copy of the network that holds the moving average of its weights."""
+        averaged = deepcopy(self.network)
+        self.average.copy_to(averaged)
+        return averaged.eval()
+
+    def validate(self) -> dict[str, dict[str, float]]:
+        """Scores of the averaged network, appended to `validation.jsonl`."""
+        if self.fabric.global_rank:
+            return {}
+        run = self.config.run
+        count = -(-run.validation_triplets // run.batch_size)
+        loader = triplet_loader(self.validation_set, run.batch_size, num_steps=count)
+        batches = (self._triplets(batch, VALIDATION_SEED, step) for step, batch in enumerate(loader))
+        scores = validate(self.averaged_network(), batches)
+        self._append("validation.jsonl", {"step": self.progress.step, "seconds": self.progress.seconds, **scores})
+        return scores
+
+    def save(self) -> None:
+        """Write a checkpoint; one process does."""
+        if self.fabric.global_rank:
+            return
+        state = {
+            "network": self.network.state_dict(),
+            "objective": self.objective.state_dict(),
+            "average": self.average.weights,
+            "optimiser": optimiser_tensors(self.optimiser),
+        }
+        metadata = {**self._identity(), "seconds": self.progress.seconds}
+        save_checkpoint(self.directory, self.progress.step, state, metadata, self.config.run.keep_checkpoints)
+
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with the run that continues it; budgets may be raised."""
+        table = json.loads(json.dumps(to_table(self.config)))
+        budget_free = {k: v for k, v in table.pop("run").items() if k in ("batch_size", "precision")}
+        return {"version": lisrd.__version__, "seed": self.seed, "config": {**table, "run": budget_free}}
+
+    def _refuse_other_run(self, path: Path, saved: dict[str, Any]) -> None:
+        for key, value in self._identity().items():
+            if saved.get(key) != value:
+                raise InputError(
+                    f"{path} was made with another {key} ({_difference(saved.get(key), value)}); "
+                    "use the same one, or another --out directory"
+                )
+
+    def _record(self, loss: dict[str, float]) -> None:
+        if self.fabric.global_rank:
+            return
+        row = {"step": self.progress.step, **loss, "seconds": round(self.progress.seconds, 3)}
+        self._append("metrics.jsonl", row)
+        if self.on_step:
+            self.on_step({**row, "spent": self._spent()})
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        with (self.directory / name).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _truncate_metrics(self, step: int) -> None:
+        """Steps after the checkpoint are done again: forget what was recorded of them."""
+        for name in ("metrics.jsonl", "validation.jsonl"):
+            path = self.directory / name
+            if path.exists():
+                rows = [line for line in path.read_text().splitlines() if line.endswith("}")]
+                kept = [line for line in rows if json.loads(line)["step"] <= step]
+                path.write_text("".join(line + "\n" for line in kept))
+
+
+class _LossOf(nn.Module):
+    """Network and objective as the one module whose forward makes the loss, as data parallelism wants it."""
+
+    def __init__(self, network: PyramidNetwork, objective: TripletObjective) -> None:
+        super().__init__()
+        self.network, self.objective = network, objective
+
+    def forward(self, triplets: Triplets) -> dict[str, Tensor]:
+        return self.objective(self.network, triplets)
+
+
+def learning_rate(config: OptimiserConfig, step: int, spent: float) -> float:
+    """Linear warm-up over steps, then constant or a cosine over the share of the budget that is spent."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    if config.schedule == "constant":
+        return config.learning_rate * warm
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, spent)))
+    return config.learning_rate * warm * (config.final_fraction + (1 - config.final_fraction) * cosine)
+
+
+def _fabric(precision: str) -> Any:
+    try:
+        from lightning_fabric import Fabric
+    except ImportError:
+        raise MissingExtraError("train", "training") from None
+    from lisrd.describe.precision import has_fast_bfloat16
+
+    if precision == "auto":
+        precision = "bfloat16" if has_fast_bfloat16() else "float32"
+    named = {"bfloat16": "bf16-mixed", "float32": "32-true"}
+    if precision not in named:
+        raise InputError(f"run.precision is {precision!r}; it must be 'auto', 'float32' or 'bfloat16'")
+    fabric = Fabric(precision=named[precision], devices="auto" if torch.cuda.is_available() else 1)
+    fabric.launch()
+    return fabric
+
+
+def _difference(old: Any, new: Any) -> str:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return f"{old} there, {new} here"
+    differing = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
+    return ", ".join(f"{k}: {_difference(old.get(k), new.get(k))}" for k in differing)
