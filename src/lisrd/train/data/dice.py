@@ -1,7 +1,7 @@
 """Random numbers of one augmentation step.
 
-Parameters are drawn on the CPU from the given generator, so that a choice needs no wait for the device and is the same
-on every device; only fields of pixel noise are drawn where the images are.
+Parameters are drawn on the CPU from the given generator, so that a choice needs no wait for the device and is
+the same on every device; only fields of pixel noise are drawn where the images are.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Dice:
         return self.uniform(*shape, low=math.log(low), high=math.log(high)).exp()
 
     def triangular(self, *shape: int) -> Tensor:
-        """Within -1 and 1, most often near 0: close to a normal distribution of std 0.5 cut at two of them."""
+        """Within -1 and 1, most often near 0: close to a normal of deviation 0.5 cut at two of them."""
         return self.uniform(*shape) + self.uniform(*shape) - 1
 
     def coin(self, count: int, probability: float) -> Bool[Tensor, " count"]:

@@ -31,7 +31,7 @@ def positions(
 
 
 def smooth_noise(count: int, size: tuple[int, int], cells: int, dice: Dice) -> Float[Tensor, "count 1 H W"]:
-    """Noise of about unit variance whose blobs are 1 / `cells` of the height, with detail of half that size."""
+    """Noise of about unit variance with blobs of 1 / `cells` of the height and some of half that size."""
     height, width = size
     octaves = [
         enlarge(dice.noise(count, 1, n + 1, round(n * width / height) + 1), size) for n in (cells, 2 * cells)

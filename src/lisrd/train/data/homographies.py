@@ -1,4 +1,4 @@
-"""Random homographies between the anchor and a view of the same size (paper, section 4.1, and a wider range)."""
+"""Random homographies between the anchor and a view of the same size: the paper's (4.1) and a wider range."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _SQUARE = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
 class HomographyConfig:
     """What a view shows of the anchor: a patch of `patch_ratio` of its sides, distorted; angles in degrees.
 
-    Amplitudes are shares of the image's sides. With `wide_probability` the size of things in the view over that in
-    the anchor is between `wide_min` and `wide_max` instead of what patch_ratio and scaling give.
+    Amplitudes are shares of the image's sides. With `wide_probability` the size of things in the view over
+    that in the anchor is between `wide_min` and `wide_max` instead of what patch_ratio and scaling give.
     """
 
     patch_ratio: float = 0.85
@@ -39,7 +39,7 @@ class HomographyConfig:
 def sample_angles(
     count: int, dice: Dice, config: HomographyConfig
 ) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
-    """Rotations in radians, counter-clockwise as seen in the image (as `torch.rot90`), and which are not 0."""
+    """Rotations in radians, counter-clockwise as seen in the image (as `torch.rot90`); which are not 0."""
     rotated = dice.coin(count, config.rotation_probability).to(dice.device)
     limit = math.radians(config.max_rotation)
     return dice.uniform(count, low=-limit, high=limit) * rotated, rotated
@@ -61,8 +61,8 @@ def sample_homographies(
     centre = (size - 1) / 2
     patch = (_distorted_patch(len(angle), dice, config) * size) @ turn + shift + centre
     corners = angle.new_tensor(_SQUARE) * size + centre
-    # From the view to the anchor and not the other way: its pixel (0, 0), where the coefficients have depth 1, is
-    # certainly visible.
+    # From the view to the anchor and not the other way: the view's pixel (0, 0), where the solution has depth
+    # 1, is certainly visible.
     return torch.linalg.inv(get_perspective_transform(corners.expand_as(patch), patch))
 
 
@@ -85,7 +85,7 @@ def warp_images(
     margin: tuple[int, int],
     size: tuple[int, int],
 ) -> Float[Tensor, "B C H W"]:
-    """Views of `size` (height, width); the anchor starts at `margin` (top, left) of its canvas; black outside."""
+    """Views of `size` (height, width); anchors are at `margin` (top, left) of the canvases; black outside."""
     (height, width), (top, left) = size, margin
     y, x = torch.meshgrid(
         torch.arange(height, device=canvases.device, dtype=H_1to0.dtype),
@@ -102,9 +102,9 @@ def warp_images(
 def carry_keypoints(
     keypoints: Float[Tensor, "B N 2"], H_0to1: Float[Tensor, "B 3 3"], size: tuple[int, int], border: float
 ) -> tuple[Float[Tensor, "B N 2"], Bool[Tensor, "B N"]]:
-    """Keypoints of the anchor in the view, and which lie at least `border` pixels inside it; the rest become 0.
+    """Keypoints of the anchor in the view, and which lie at least `border` pixels inside; the rest become 0.
 
-    Points beyond the horizon of the homography come out inside the view again, mirrored: they count as outside.
+    Points beyond the homography's horizon come out mirrored, maybe inside the view: they count as outside.
     """
     height, width = size
     carried = warp_points(keypoints, H_0to1)

@@ -1,4 +1,4 @@
-"""The damage that JPEG compression does, batched on the device: quantised cosine transforms of 8 x 8 blocks."""
+"""The damage that JPEG compression does, batched on the device: quantised cosines of 8 x 8 blocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, 
 def compress(images: Float[Tensor, "B 3 H W"], quality: Float[Tensor, " B"]) -> Float[Tensor, "B 3 H W"]:
     """Images in [0, 1] after compression with `quality` (1 to 100) and decompression.
 
-    The quantisation step grows with frequency as in the tables of JPEG's annex K, by a fitted line; the chroma is
+    The quantisation step grows with frequency, a line through the table of JPEG's annex K; the chroma is
     quantised twice as coarsely instead of being subsampled.
     """
     height, width = images.shape[2:]

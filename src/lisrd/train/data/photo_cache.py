@@ -1,6 +1,7 @@
 """Decoded photographs and their keypoints, kept in memory up to a bound.
 
-Both are per process: every worker of a loader fills its own. What a cache returns never depends on what it holds.
+Both are per process: every worker of a loader fills its own. What a cache returns never depends on what it
+holds.
 """
 
 from __future__ import annotations

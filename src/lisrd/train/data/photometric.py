@@ -1,4 +1,4 @@
-"""What a camera does to every picture: exposure, contrast, noise, shade, motion, compression (paper, section 4.1)."""
+"""What a camera does to every picture: exposure, contrast, noise, shade, motion, compression (paper, 4.1)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A photograph under another light, from the photograph alone, batched on the device.
 
-Light multiplies in linear intensities, and images are stored with gamma 2.2. So an effect is a map of *log gain* in
-linear light; maps add up, and one exponential of their sum over 2.2 applies them all to the stored image.
+Light multiplies in linear intensities, and images are stored with gamma 2.2. So an effect is a map of *log
+gain* in linear light; maps add up, and one exponential of their sum over 2.2 applies them all to the image.
 Nothing here is physically right, since the geometry is unknown: local contrast, its direction and large-scale
 brightness change as they do between photographs of one place, which is what descriptors must learn to ignore.
 """
@@ -32,7 +32,7 @@ class RelightConfig:
     relief_probability: float = 0.6
     relief: float = 1.5
     polygon_probability: float = 0.5
-    clutter_probability: float = 0.35
+    clutter_probability: float = 0.3
     shadow_min: float = 0.5
     shadow_max: float = 2.5
     lamp_probability: float = 0.4
@@ -46,9 +46,19 @@ class RelightConfig:
 
 
 def relight(images: Float[Tensor, "B 3 H W"], dice: Dice, config: RelightConfig) -> Float[Tensor, "B 3 H W"]:
-    """Every image under a light of its own, in [0, 1]; some of them at night."""
-    if not len(images):
-        return images
+    """Every image under a light of its own, in [0, 1]: some under another day's, the rest at night."""
+    at_night = dice.coin(len(images), config.night_probability)
+    for chosen, change in ((~at_night, relight_by_day), (at_night, relight_by_night)):
+        index = chosen.nonzero().squeeze(1)
+        if len(index):
+            images = replaced(images, index, change(images[index.to(images.device)], dice, config))
+    return images
+
+
+def relight_by_day(
+    images: Float[Tensor, "B 3 H W"], dice: Dice, config: RelightConfig
+) -> Float[Tensor, "B 3 H W"]:
+    """Another sun, other shadows, another exposure and white balance."""
     luminance = images.mean(dim=1, keepdim=True)
     log_gain = (
         smooth_light(luminance, dice, config)
@@ -56,21 +66,25 @@ def relight(images: Float[Tensor, "B 3 H W"], dice: Dice, config: RelightConfig)
         + polygon_shadow(luminance, dice, config)
         + clutter_shadow(luminance, dice, config)
     )
-    relit = images * ((log_gain + temperature(len(images), dice, config)) / GAMMA).exp()
-    relit = relit.clamp(0, 1)
-    chosen = dice.coin(len(images), config.night_probability).nonzero().squeeze(1)
-    if len(chosen):
-        relit = replaced(relit, chosen, turn_to_night(relit[chosen.to(relit.device)], dice, config.night))
-    return relit
+    log_gain = log_gain + temperature(len(images), dice, config)
+    return (images * (log_gain / GAMMA).exp()).clamp(0, 1)
+
+
+def relight_by_night(
+    images: Float[Tensor, "B 3 H W"], dice: Dice, config: RelightConfig
+) -> Float[Tensor, "B 3 H W"]:
+    """Night; its lamps stand elsewhere than the sun, so that slopes are lit from other sides."""
+    gain = relief(images.mean(dim=1, keepdim=True), dice, config).div(GAMMA).exp()
+    return turn_to_night(images * gain, dice, config.night)
 
 
 def smooth_light(
     luminance: Float[Tensor, "B 1 H W"], dice: Dice, config: RelightConfig
 ) -> Float[Tensor, "B 1 H W"]:
-    """Exposure, lamps, and a curve over the brightness of whole regions (a sky that darkens more than its houses)."""
+    """Exposure, lamps, a curve over the brightness of regions (the sky darkens more than the houses)."""
     count, size = len(luminance), (luminance.shape[2], luminance.shape[3])
     small = coarse(size, _COARSE)
-    regions = F.adaptive_avg_pool2d(F.adaptive_avg_pool2d(luminance, coarse(size, 16)), small)
+    regions = enlarge(F.adaptive_avg_pool2d(luminance, coarse(size, 16)), small)
     level, bend = (
         dice.sometimes(count, config.curve_probability, -config.curve, config.curve) for _ in range(2)
     )
@@ -103,7 +117,7 @@ def relief(
 def polygon_shadow(
     luminance: Float[Tensor, "B 1 H W"], dice: Dice, config: RelightConfig
 ) -> Float[Tensor, "B 1 H W"]:
-    """The shadow of something with straight edges: where one to three half planes meet; edges sharp to very soft."""
+    """The shadow of something with straight edges: one to three half planes meet."""
     count, size = len(luminance), (luminance.shape[2], luminance.shape[3])
     x, y = positions(size, luminance.device)
     depth = _shadow_depth(count, config.polygon_probability, dice, config)
@@ -124,11 +138,11 @@ def clutter_shadow(
     """The shadow of leaves or clouds: smooth noise above a threshold."""
     count, size = len(luminance), (luminance.shape[2], luminance.shape[3])
     depth = _shadow_depth(count, config.clutter_probability, dice, config)
-    cells = int(dice.log_uniform(1, low=3, high=16))
+    cells = int(dice.log_uniform(1, low=4, high=24))
     clutter = smooth_noise(count, size, cells, dice)
     threshold = dice.uniform(count, 1, 1, 1, low=-0.5, high=0.7)
-    softness = dice.log_uniform(count, 1, 1, 1, low=0.05, high=0.6)
-    return depth * torch.sigmoid((clutter - threshold) / softness)
+    softness = dice.log_uniform(count, 1, 1, 1, low=0.1, high=1.0)
+    return 0.7 * depth * torch.sigmoid((clutter - threshold) / softness)
 
 
 def temperature(count: int, dice: Dice, config: RelightConfig) -> Float[Tensor, "count 3 1 1"]:

@@ -1,8 +1,8 @@
 """Where training photographs come from: plain folders, listed as scenes.
 
-A scene is a tuple of photographs that show the same pixels under different light; a single photograph is a scene
-of one. Nothing is opened here. A source belongs to a split, and a scene's place in the split follows from a hash
-of its name, so that adding photographs moves none of the others between training and validation.
+A scene is a tuple of photographs that show the same pixels under different light; a single photograph is a
+scene of one. Nothing is opened here. Whether a scene is for training or validation follows from a hash of its
+name, so that adding photographs moves none of the others.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def image_folder(
     `validation`. Raises InputError when no image is left.
     """
     root = _existing(root)
+    scenes: dict[str, Scene]
     if (root / "train2014").is_dir() and (root / "val2014").is_dir():
         parts = {"train": ["train2014"], "val": ["val2014"], "all": ["train2014", "val2014"]}[split]
         scenes = {str(path): (path,) for part in parts for path in _images_below(root / part)}
@@ -87,8 +88,8 @@ def scene_folder(
 ) -> Source:
     """The folders in `root`, each one scene whose images (those that match `pattern`) are pixel aligned.
 
-    `val_share` of the scenes are for validation, or those named in `validation`. Raises InputError when no image
-    is left, or a name in `validation` is not a scene.
+    `val_share` of the scenes are for validation, or those named in `validation`. Raises InputError when no
+    image is left, or a name in `validation` is not a scene.
     """
     root = _existing(root)
     folders = {folder.name: folder for folder in sorted(root.iterdir()) if folder.is_dir()}
@@ -102,7 +103,7 @@ def scene_folder(
 
 
 def multi_illumination(root: Path | str, split: Split = "all") -> Source:
-    """Multi-Illumination Images in the Wild: `train/<scene>/dir_*`, and `test/<scene>/dir_*` for validation."""
+    """Multi-Illumination Images in the Wild: `train/<scene>/dir_*`, and `test/` for validation."""
     parts = {"train": ["train"], "val": ["test"], "all": ["train", "test"]}[split]
     sources = [scene_folder(Path(root) / part, pattern="dir_*") for part in parts]
     return Source(str(root), tuple(scene for source in sources for scene in source.scenes))
@@ -127,9 +128,10 @@ def vidit(root: Path | str, split: Split = "all", *, val_share: float = 0.04) ->
 
 @dataclass(frozen=True, slots=True)
 class SourceConfig:
-    """One source of a mixture: `kind` is images, scenes, multi-illumination or vidit; `path` is below the root.
+    """One source of a mixture: `kind` is images, scenes, multi-illumination or vidit.
 
-    `validation` names the scenes kept for validation; without it `val_share` of them are, by a hash of the name.
+    `path` is below the root. `validation` names the scenes kept for validation; without it `val_share` of
+    them are, by a hash of the name.
     """
 
     kind: str = "images"
@@ -170,8 +172,8 @@ def _source(
     ]
     if not names:
         raise InputError(
-            f"{root}: none of its {len(scenes)} scenes is in the split '{split}'; change val_share ({val_share})"
-            " or name the validation scenes"
+            f"{root}: none of its {len(scenes)} scenes is in the split '{split}';"
+            f" change val_share ({val_share}) or name the validation scenes"
         )
     return Source(str(root), tuple(scenes[name] for name in names))
 

@@ -1,4 +1,4 @@
-"""Triplets from samples, on the device that trains: anchor, changed view, steady view, and how they correspond."""
+"""Triplets from samples, on the device that trains: anchor, changed and steady view, and correspondences."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _BORDER = 3.0  # keypoints must lie this many pixels inside all three images
 class AugmentConfig:
     """Which light the changed view is under, and how views are made.
 
-    `relight_probability` is for single photographs. Where the scene has another light, the changed view is taken
-    under it with `other_light_probability`, and is then relit on top with `other_relight_probability`.
+    `relight_probability` is for single photographs. Where the scene has another light, the changed view is
+    taken under it with `other_light_probability`, and then relit on top with `other_relight_probability`.
     """
 
     relight_probability: float = 0.5
@@ -42,9 +42,9 @@ class AugmentConfig:
 class Triplets:
     """B triplets of image 0 (anchor), 1 (changed) and 2 (steady: the anchor's light, not turned).
 
-    Keypoints are those of the anchor, carried by the homographies; `mask` marks those visible in all three images,
-    the others may lie anywhere. `angle` is the turn of image 1 against the anchor in radians, counter-clockwise
-    as seen in the image: image 1 of angle pi / 2 looks like `torch.rot90(anchor, 1, (-2, -1))`.
+    Keypoints are those of the anchor, carried by the homographies; `mask` marks those at least 3 px inside
+    all three images, the others may lie anywhere. `angle` is the turn of image 1 against the anchor in radians,
+    counter-clockwise as seen: at pi / 2, image 1 looks like `torch.rot90(anchor, 1, (-2, -1))`.
     """
 
     images: Float[Tensor, "3 B 3 H W"]
@@ -58,7 +58,7 @@ class Triplets:
 
 
 class Augmenter:
-    """Makes triplets of images of `size` (height, width) from collated samples that are on the training device.
+    """Makes triplets of `size` (height, width) from collated samples that are on the training device.
 
     Everything random comes from the CPU generator it is called with: see `step_generator`.
     """
