@@ -1,8 +1,8 @@
 """Images in and out: whatever the user brings becomes RGB float32 in [0, 1], or an error that says why not.
 
 Alpha is dropped, not composited: the colours under it are what the camera saw, and an invented background
-would have keypoints of its own. Sixteen bits are scaled to eight (65535 -> 255), never clipped. Only the first
-frame of an animation or of a multi-page file is read.
+would have keypoints of its own. Sixteen bits are scaled to eight (65535 -> 255), never clipped. Only the
+first frame of an animation or of a multi-page file is read.
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
         raise InputError(f"{path} is too large to decode ({error}); resize it first") from None
     except PermissionError as error:
         raise InputError(f"{path} cannot be opened: {error.strerror}; check its permissions") from None
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ... on broken bytes
+    except Exception as error:  # on broken bytes decoders raise OSError, SyntaxError, struct.error, ...
         raise InputError(f"{path} is broken or truncated ({error}); copy or download it again") from error
 
 
@@ -81,9 +79,9 @@ def write_image(path: str | Path, image: UInt8[np.ndarray, "H W 3"] | UInt8[np.n
 def as_image(image: ImageLike) -> Float[Tensor, "B 3 H W"]:
     """RGB float32 in [0, 1] of a path, a PIL image, an array (H, W[, C]), or a tensor ([B,] C, H, W).
 
-    C is 1 (grey), 3, or 4 (alpha, dropped); uint8 is divided by 255, floats must lie in [0, 1] already. The batch
-    is 1 unless the tensor brings its own; a tensor stays on its device. Raises `InputError` for any other type,
-    dtype, shape or range.
+    C is 1 (grey), 3, or 4 (alpha, dropped); uint8 is divided by 255, floats must lie in [0, 1] already. The
+    batch is 1 unless the tensor brings its own; a tensor stays on its device. Raises `InputError` for any
+    other type, dtype, shape or range.
     """
     match image:
         case str() | Path():
@@ -95,9 +93,7 @@ def as_image(image: ImageLike) -> Float[Tensor, "B 3 H W"]:
         case Tensor():
             tensor = image[None] if image.ndim == 2 else image
         case _:
-            raise InputError(
-                f"{type(image).__name__} is not an image; give a path, PIL image, array or tensor"
-            )
+            raise InputError(f"{type(image).__name__} is no image; give a path, PIL image, array or tensor")
     return _rgb(_unit_range(_batched(tensor)))
 
 
@@ -154,12 +150,10 @@ def _unit_range(batch: Tensor) -> Float[Tensor, "B C H W"]:
     if not batch.isfinite().all():
         raise InputError("image contains NaN or infinite values; replace them first")
     if high > 1 + _RANGE_TOLERANCE:
-        advice = "looks like 0..255: divide by 255" if high <= 255 and low >= 0 else "rescale it"
-        raise InputError(f"float image with values up to {high:g}, but floats must lie in [0, 1]; {advice}")
+        advice = "it looks like 0..255, divide by 255" if high <= 255 and low >= 0 else "rescale it"
+        raise InputError(f"float image has values up to {high:g}; floats must lie in [0, 1]: {advice}")
     if low < -_RANGE_TOLERANCE:
-        raise InputError(
-            f"float image with values down to {low:g}, but floats must lie in [0, 1]; rescale it"
-        )
+        raise InputError(f"float image has values down to {low:g}; floats must lie in [0, 1]: rescale it")
     return batch.float().clamp(0, 1)
 
 

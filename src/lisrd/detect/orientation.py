@@ -14,7 +14,7 @@ _RADIUS_PER_SIZE = 4.5 / 2
 def dominant_orientations(
     image: Float[Tensor, "B 3 H W"], xy: Float[Tensor, "B N 2"], sizes: Float[Tensor, "B N"]
 ) -> Float[Tensor, "B N"]:
-    """Radians from x towards y, by kornia's `PatchDominantGradientOrientation` on patches of SIFT's radius."""
+    """Radians from x towards y, by kornia's dominant gradient on patches of SIFT's radius."""
     if xy.shape[1] == 0:
         return torch.zeros_like(sizes)
     from kornia.color import rgb_to_grayscale
