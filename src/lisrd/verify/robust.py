@@ -13,24 +13,29 @@ from lisrd.errors import InputError
 from lisrd.verify.degenerate import reason_against_input, reason_against_model
 from lisrd.verify.geometry import Geometry, Kind, Problem, residuals
 from lisrd.verify.opencv_solvers import solve_ransac, solve_usac
+from lisrd.verify.polish import polish_homography
 from lisrd.verify.poselib_solvers import solve_poselib
 
 Points = np.ndarray | Tensor
 
 METHODS: dict[str, Callable[[Kind, str, Problem], np.ndarray | None]] = {
-    "magsac": solve_usac,
     "usac": solve_usac,
-    "ransac": solve_ransac,
+    "magsac": solve_usac,
     "poselib": solve_poselib,
+    "ransac": solve_ransac,
 }
+#: The homographies of the other methods are left as their library gives them.
+POLISHED = ("usac", "magsac")
+#: Where doubt begins in polishing, as a part of the threshold.
+POLISH_SCALE = 1 / 3
 
 
 def estimate(
     points0: Points,
     points1: Points,
     model: Kind = "homography",
-    method: str = "magsac",
-    threshold: float = 3.0,
+    method: str = "usac",
+    threshold: float = 2.0,
     scores: Points | None = None,
     intrinsics0: Points | None = None,
     intrinsics1: Points | None = None,
@@ -44,6 +49,10 @@ def estimate(
     are points of the world. `threshold` is in pixels. `scores` (S,), higher is better, let the methods that
     can (all but "ransac") sample the confident matches first (PROSAC). "essential" needs both intrinsics
     (3 x 3), "absolute_pose" those of image 1. The same input and `seed` give the same answer.
+
+    "ransac" is OpenCV's classic one, for comparison. The defaults are those that gave the most homographies
+    within 1, 3 and 5 pixels on turned webcam images and on viewpoint pairs: "usac" (the MSAC score), 2 pixels,
+    PROSAC; the polished homography (`lisrd.verify.polish`) was within 1 pixel most often.
 
     Degenerate matches (too few, on a line, one point, not finite) give a Geometry without a model that says
     why. Matches that are not finite are never inliers. Raises InputError for shapes that do not fit, for
@@ -78,6 +87,8 @@ def _solve(
     solved = METHODS[method](kind, method, problem)
     if solved is None:
         return None, nobody, "no consensus: the estimator found no model"
+    if kind == "homography" and method in POLISHED and np.isfinite(solved).all():
+        solved = polish_homography(solved, problem.points0, problem.points1, POLISH_SCALE * problem.threshold)
     solved = _normalised(kind, solved)
     inliers = residuals(kind, solved, problem) <= problem.threshold
     reason = reason_against_model(kind, solved, problem, inliers)
