@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from lisrd.errors import InputError
+
 
 def cpu_flags() -> frozenset[str]:
     """Instruction sets that the kernel reports; empty where it does not tell."""
@@ -22,3 +24,20 @@ def has_fast_bfloat16(device: str = "cpu") -> bool:
     if device == "cuda" or (device == "cpu" and torch.cuda.is_available()):
         return torch.cuda.is_bf16_supported()
     return bool(cpu_flags() & {"amx_bf16", "avx512_bf16"})
+
+
+def choose_precision(wanted: str, device: str) -> tuple[torch.dtype, str]:
+    """The arithmetic of the encoder, and the reason in words.
+
+    float16 is never chosen on a CPU: a product was measured 280 times slower than in float32.
+
+    Raises:
+        InputError: `wanted` is not "auto", "float32" or "bfloat16".
+    """
+    if wanted not in ("auto", "float32", "bfloat16"):
+        raise InputError(f"precision is {wanted!r}; use 'auto', 'float32' or 'bfloat16'")
+    if wanted != "auto":
+        return getattr(torch, wanted), "asked for"
+    if has_fast_bfloat16(device):
+        return torch.bfloat16, f"{device} multiplies bfloat16 faster than float32"
+    return torch.float32, f"{device} has no fast bfloat16"

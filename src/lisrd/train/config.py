@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -74,6 +74,12 @@ def load_config(path: str | Path) -> TrainingConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: not a readable TOML file: {error}") from None
     return from_table(TrainingConfig, table, str(path))
+
+
+def with_budget(config: TrainingConfig, steps: int | None, minutes: float | None) -> TrainingConfig:
+    """The configuration with the budgets that the user gave in place of its own."""
+    given = {name: value for name, value in (("steps", steps), ("minutes", minutes)) if value is not None}
+    return replace(config, run=replace(config.run, **given)) if given else config
 
 
 def from_table(kind: type[T], table: dict[str, Any], where: str) -> T:

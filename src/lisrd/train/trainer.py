@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ class Trainer:
         )
         self.average = MovingAverage(self.network, config.optimiser.ema_decay)
         self.progress = Progress()
+        self.last_validation: dict[str, dict[str, float]] = {}
         train, held_out = (build_mixture(data_root, config.data.sources, split) for split in ("train", "val"))
         self.dataset = TripletDataset(train, config.data, seed)
         self.validation_set = TripletDataset(held_out, config.data, VALIDATION_SEED)
@@ -100,26 +101,45 @@ class Trainer:
         self._truncate_metrics(step)
         return True
 
+    def has_checkpoint(self) -> bool:
+        """Whether the directory holds a run already."""
+        return newest_checkpoint(self.directory) is not None
+
+    def provenance(self) -> dict[str, Any]:
+        """What finished weights say of themselves."""
+        run = self._identity()
+        return {
+            "recipe": run["config"],
+            "seed": self.seed,
+            "steps": self.progress.step,
+            "minutes": round(self.progress.seconds / 60, 1),
+            "data": [source.path for source in self.config.data.sources],
+            "validation": self.last_validation,
+        }
+
     def fit(self) -> PyramidNetwork:
-        """Train; returns the network with averaged weights."""
+        """Train; returns the network with averaged weights. Interrupted, it saves where it stands first."""
+        started, before = time.monotonic(), self.progress.seconds
+        saved, validated = before, before
         run = self.config.run
-        started, saved, validated = (time.monotonic(),) * 3
-        before = self.progress.seconds
-        for batch in self._batches():
-            loss = self._step(batch)
-            now = time.monotonic()
-            self.progress.seconds = before + now - started
-            self._record(loss)
-            if now - saved > 60 * run.checkpoint_minutes:
-                self.save()
-                saved = now
-            if now - validated > 60 * run.validate_minutes:
-                self.validate()
-                validated = time.monotonic()
-            if self._spent() >= 1:
-                break
-        self.validate()
-        self.save()
+        try:
+            for batch in self._batches():
+                loss = self._step(batch)
+                now = before + time.monotonic() - started
+                loss["samples_per_second"] = run.batch_size * self.fabric.world_size / (now - self.progress.seconds)
+                self.progress.seconds = now
+                self._record(loss)
+                if now - saved > 60 * run.checkpoint_minutes:
+                    self.save()
+                    saved = now
+                if now - validated > 60 * run.validate_minutes:
+                    self.validate()
+                    validated = now
+                if self._spent() >= 1:
+                    break
+            self.validate()
+        finally:
+            self.save()
         return self.averaged_network()
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
@@ -141,7 +161,7 @@ class Trainer:
         self.network.train()
         with torch.no_grad():
             triplets = self._triplets(batch, self.seed, step * self.fabric.world_size + self.fabric.global_rank)
-        parts = self.model(triplets)
+        parts = self.model(**{f.name: getattr(triplets, f.name) for f in fields(triplets)})
         if not bool(torch.isfinite(parts["loss"])):
             raise FloatingPointError(f"the loss is {float(parts['loss'])} at step {step}; the last checkpoint is good")
         self.fabric.backward(parts["loss"])
@@ -177,7 +197,7 @@ class Trainer:
         count = -(-run.validation_triplets // run.batch_size)
         loader = triplet_loader(self.validation_set, run.batch_size, num_steps=count)
         batches = (self._triplets(batch, VALIDATION_SEED, step) for step, batch in enumerate(loader))
-        scores = validate(self.averaged_network(), batches)
+        self.last_validation = scores = validate(self.averaged_network(), batches)
         self._append("validation.jsonl", {"step": self.progress.step, "seconds": self.progress.seconds, **scores})
         return scores
 
@@ -237,8 +257,8 @@ class _LossOf(nn.Module):
         super().__init__()
         self.network, self.objective = network, objective
 
-    def forward(self, triplets: Triplets) -> dict[str, Tensor]:
-        return self.objective(self.network, triplets)
+    def forward(self, **fields_of_triplets: Tensor) -> dict[str, Tensor]:
+        return self.objective(self.network, Triplets(**fields_of_triplets))  # Fabric refuses frozen records
 
 
 def learning_rate(config: OptimiserConfig, step: int, spent: float) -> float:

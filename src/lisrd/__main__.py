@@ -1,0 +1,3 @@
+from lisrd.cli import main
+
+main()

@@ -1,0 +1,64 @@
+"""The manners of every command: one JSON document on standard output, words on standard error, exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+
+from lisrd.errors import InputError, MissingExtraError
+
+DONE, BAD_INPUT, SOME_BROKEN, INTERRUPTED = 0, 2, 3, 130
+
+words = Console(stderr=True, highlight=False, soft_wrap=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+
+def answer(document: dict[str, Any], as_json: bool, text: str = "") -> None:
+    """The command's answer: the document for machines, or the text for people, on standard output."""
+    print(json.dumps(document, default=_plain) if as_json else text)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)
+
+
+def run(app: typer.Typer) -> None:
+    """Run the application; mistakes of the user are one line and exit code 2, never a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except (InputError, MissingExtraError) as error:
+        code = _complain(str(error))
+    except click.ClickException as error:
+        code = _complain(f"{error.format_message()} (see --help)")
+    except (KeyboardInterrupt, click.Abort):
+        words.print("stopped")
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        code = DONE
+    sys.exit(code or DONE)
+
+
+def _complain(message: str) -> int:
+    one_line = " ".join(message.split())
+    words.print(f"lisrd: {one_line}", markup=False)
+    return BAD_INPUT
+
+
+@contextmanager
+def file_errors(what: str, path: Any) -> Iterator[None]:
+    """Turn what the system says of an output file into an error that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write {what} {path}: {error.strerror or error}") from None

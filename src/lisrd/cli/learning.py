@@ -1,0 +1,116 @@
+"""`lisrd train` and `lisrd evaluate`."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lisrd.cli.console import SOME_BROKEN, JsonOption, answer, words
+from lisrd.errors import InputError
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="A TOML file; see configs/.")],
+    data: Annotated[Path, typer.Option(help="Folder that the sources' paths are below.")],
+    out: Annotated[Path, typer.Option(help="Checkpoints, metrics and validation go here.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="Stop after this step.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after this time, over all sessions.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint in --out.")] = False,
+    seed: int = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 1,
+    export: Annotated[Path | None, typer.Option(help="Write the averaged weights here at the end.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Train descriptors and their selection on your own images."""
+    from lisrd.train.config import load_config, with_budget
+    from lisrd.train.export import export_network
+    from lisrd.train.trainer import Trainer
+
+    settings = with_budget(load_config(config), steps, minutes)
+    with _progress() as progress:
+        task = progress.add_task("training", total=1.0)
+
+        def show(row: dict[str, float]) -> None:
+            text = f"step {row['step']}  loss {row['loss']:.3f}  {row['samples_per_second']:.1f} triplets/s"
+            progress.update(task, completed=row["spent"], description=text)
+
+        trainer = Trainer(settings, data, out, seed=seed, workers=workers, on_step=show)
+        if resume and not trainer.resume():
+            words.print(f"no checkpoint in {out}: starting anew")
+        elif not resume and trainer.has_checkpoint():
+            raise InputError(f"{out} holds checkpoints: continue with --resume, or choose another --out")
+        network = trainer.fit()
+    if export:
+        export_network(network, export, trainer.provenance())
+    scores = trainer.last_validation
+    document = {"step": trainer.progress.step, "out": str(out), "validation": scores, "export": export}
+    answer(document, json, f"{trainer.progress.step} steps; checkpoints and metrics in {out}")
+
+
+def evaluate(
+    root: Annotated[str, typer.Argument(help="Data set folder; or `compare` and two result files.")],
+    others: Annotated[list[Path] | None, typer.Argument(help="With compare: A.json B.json.")] = None,
+    layout: Annotated[str, typer.Option(help="hpatches, rdnim, pairs, poses or sweep.")] = "hpatches",
+    describers: Annotated[str, typer.Option(help="Names, separated by commas.")] = "pyramid,root-sift",
+    detector: str = "sift",
+    max_keypoints: Annotated[int, typer.Option(min=1)] = 1000,
+    out: Annotated[Path | None, typer.Option(help="Features, scores and the report go here.")] = None,
+    workers: Annotated[int, typer.Option(min=1)] = 1,
+    json: JsonOption = False,
+) -> None:
+    """Measure describers on a data set, or compare two results."""
+    if root == "compare":
+        from lisrd.evaluate import compare
+
+        if not others or len(others) != 2:
+            raise InputError("compare needs two result files: lisrd evaluate compare A.json B.json")
+        document = compare(*others)
+        answer(document, json, json_format.dumps(document, indent=2))
+        return
+    from lisrd.evaluate import evaluate as run_evaluation
+
+    document = run_evaluation(
+        Path(root),
+        layout=layout,
+        describers=split_describers(describers),
+        detector=detector,
+        max_keypoints=max_keypoints,
+        out=out,
+        workers=workers,
+    )
+    answer(document, json, _table(document["rows"]))
+    if document.get("problems"):
+        words.print(f"{len(document['problems'])} inputs had problems:")
+        for problem in document["problems"]:
+            words.print(f"  {problem}", markup=False)
+        raise typer.Exit(SOME_BROKEN)
+
+
+def split_describers(text: str) -> list[str]:
+    """Names at commas; a part that is no name (the second path of lisrd-aliked) stays with the one before."""
+    names: list[str] = []
+    for part in text.split(","):
+        if names and names[-1].startswith("lisrd-aliked=") and "," not in names[-1]:
+            names[-1] += f",{part}"
+        elif part.strip():
+            names.append(part.strip())
+    return names
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = [f"{'describer':<40} {'part':<13} {'pairs':>5} {'precision':>9} {'recall':>7} {'homography':>10}"]
+    for row in rows:
+        lines.append(
+            f"{row['describer']:<40} {row['part']:<13} {row['pairs']:>5} {100 * row['precision']:>9.1f} "
+            f"{100 * row['recall']:>7.1f} {100 * row['homography_accuracy']:>10.1f}"
+        )
+    return "\n".join(lines)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=words)

@@ -1,0 +1,141 @@
+"""Describers: images and keypoints in, `LocalFeatures` out. One name for each, see `build_describer`."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict
+from typing import Any, Literal, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lisrd.describe.field import read_field
+from lisrd.describe.precision import choose_precision
+from lisrd.errors import InputError
+from lisrd.types import Keypoints, LocalFeatures
+
+#: Sides of an image must reach this: stride 32 below, and three tiles.
+MIN_SIDE = 32
+
+#: Names that need no path; the peers take one: `aliked-n16=PATH`.
+DESCRIBERS = ("pyramid", "pyramid-small", "paper", "lisrd-sift", "root-sift", "upright-root-sift")
+DESCRIBERS_WITH_PATH = ("aliked-n16", "aliked-n16rot", "lisrd-aliked")
+
+
+class Describer(Protocol):
+    """Describes the keypoints of a batch of images of one size."""
+
+    name: str
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What makes the descriptors, as plain values: caches are keyed by it."""
+
+    def describe(
+        self, images: Float[Tensor, "B 3 H W"], keypoints: Keypoints, keep_turns: bool = True
+    ) -> LocalFeatures:
+        """Features at the keypoints of each image."""
+
+
+class NetworkDescriber:
+    """A network with a descriptor field; the encoder is folded and runs in the precision that fits the machine."""
+
+    def __init__(
+        self,
+        name: str,
+        network: torch.nn.Module,
+        fingerprint: str,
+        device: torch.device | str = "cpu",
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    ) -> None:
+        self.name = name
+        self.device = torch.device(device)
+        self.precision, self.precision_reason = choose_precision(precision, self.device.type)
+        self.network: Any = network.eval().requires_grad_(False).to(self.device)
+        self.network.encoder.fold()
+        self._fingerprint = fingerprint
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {
+            "describer": self.name,
+            "weights": self._fingerprint,
+            "precision": str(self.precision),
+            **asdict(self.network.config),
+        }
+
+    @torch.no_grad()
+    def describe(
+        self, images: Float[Tensor, "B 3 H W"], keypoints: Keypoints, keep_turns: bool = True
+    ) -> LocalFeatures:
+        """Heads and meta descriptors are computed in float32 whatever the encoder's precision.
+
+        Raises:
+            InputError: a side of the images is below `MIN_SIDE`.
+        """
+        check_size(images)
+        images, keypoints = images.to(self.device), keypoints.to(self.device)
+        lower = self.precision != torch.float32
+        with torch.autocast(self.device.type, dtype=self.precision if lower else None, enabled=lower):
+            field = self.network(images)
+        field.maps = [level.float() for level in field.maps]
+        return read_field(field, keypoints, keep_turns)
+
+
+def check_size(images: Tensor) -> None:
+    """Raises InputError for images too small for three tiles at the coarsest stride."""
+    height, width = images.shape[-2:]
+    if min(height, width) < MIN_SIDE:
+        raise InputError(
+            f"image is {width} x {height}; needs at least {MIN_SIDE} x {MIN_SIDE} (stride 32, 3 tiles): "
+            "resize or pad it"
+        )
+
+
+def build_describer(
+    name: str = "pyramid",
+    device: torch.device | str = "cpu",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> Describer:
+    """The describer of this name, of a weights file (`*.safetensors`), or of a peer (`aliked-n16=PATH`).
+
+    `lisrd-aliked=PATH_N16,PATH_N16ROT` takes the weights of both its members.
+
+    Raises:
+        InputError: unknown name, or weights that are missing or damaged.
+    """
+    kind, _, path = name.partition("=")
+    if kind in ("root-sift", "upright-root-sift"):
+        from lisrd.describe.sift import RootSift
+
+        return RootSift(upright=kind.startswith("upright"))
+    if kind in DESCRIBERS_WITH_PATH:
+        return _build_aliked(kind, path)
+    if kind == "lisrd-sift":
+        from lisrd.describe.bank import lisrd_sift
+
+        return lisrd_sift()
+    if kind not in DESCRIBERS and not kind.endswith(".safetensors"):
+        near = difflib.get_close_matches(kind, (*DESCRIBERS, *DESCRIBERS_WITH_PATH), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(
+            f"unknown describer {kind!r}; {hint}Known: {', '.join((*DESCRIBERS, *DESCRIBERS_WITH_PATH))}, "
+            "or the path of a .safetensors file"
+        )
+    from lisrd.describe.weights import fingerprint, load_network
+
+    return NetworkDescriber(kind, load_network(kind), fingerprint(kind), device, precision)
+
+
+def _build_aliked(kind: str, path: str) -> Describer:
+    from lisrd.describe.aliked import Aliked, lisrd_aliked
+
+    if not path:
+        raise InputError(f"{kind} needs its published weights: {kind}=PATH (a .pth file of ALIKED)")
+    if kind != "lisrd-aliked":
+        return Aliked(kind, path)
+    first, comma, second = path.partition(",")
+    if not comma:
+        raise InputError("lisrd-aliked needs two files: lisrd-aliked=PATH_OF_N16,PATH_OF_N16ROT")
+    return lisrd_aliked(first, second)

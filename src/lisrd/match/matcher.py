@@ -1,0 +1,173 @@
+"""Matching two images: choose the turn, select the invariance for every keypoint pair, find mutual neighbours.
+
+Work is done in blocks of rows, so that memory grows with N0 + N1, never with N0 x N1 x V.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lisrd.errors import InputError
+from lisrd.match.nearest import mutual, nearest_in_blocks
+from lisrd.match.policy import Policy
+from lisrd.match.selection import meta_factors, tile_weights
+from lisrd.match.turn import choose_turn, read_turned
+from lisrd.types import LocalFeatures, Matches
+
+#: Numbers of one block of similarities, over all invariances: 16 MB of float32 stay in the cache of a large CPU.
+_BLOCK_NUMBERS = 1 << 22
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@torch.no_grad()
+def match(features0: LocalFeatures, features1: LocalFeatures, policy: Policy = Policy()) -> Matches:  # noqa: B008
+    """Matches of one pair of images (batches of one), each with the weights of its invariances.
+
+    Raises:
+        InputError: the features hold several images, or come from different describers, or the policy names an
+            invariance that they do not have.
+    """
+    for suffix, features in enumerate((features0, features1)):
+        if len(features) != 1:
+            raise InputError(f"features{suffix} hold {len(features)} images; match one pair, or use match_batch")
+    _check_alike(features0, features1)
+    features0, features1 = features0.select(0), features1.select(0)
+    kinds = policy.kinds(features0.invariances)
+    turn = choose_turn(features0, features1, kinds, policy)
+    scorer = _Scorer.of(features0, read_turned(features1, turn), kinds, policy)
+    nearest = nearest_in_blocks(
+        scorer.similarity_rows, *scorer.counts, scorer.block, need_second=policy.ratio is not None
+    )
+    pairs = mutual(nearest).to(features0.keypoints.device)
+    pairs = _filtered(pairs, nearest.best1, nearest.best0, policy)
+    scores, weights = scorer.at(pairs)
+    full_weights = weights.new_zeros(len(pairs), len(features0.invariances))
+    full_weights[:, kinds] = weights
+    return Matches(pairs, scores, full_weights, scorer.counts, features0.invariances, turn)
+
+
+def match_batch(
+    features0: LocalFeatures, features1: LocalFeatures, policy: Policy = Policy()  # noqa: B008
+) -> list[Matches]:
+    """Image i of one ragged batch against image i of the other; padding takes no part."""
+    if len(features0) != len(features1):
+        raise InputError(f"{len(features0)} images on one side and {len(features1)} on the other; pair them")
+    return [match(features0.select(i), features1.select(i), policy) for i in range(len(features0))]
+
+
+def _check_alike(features0: LocalFeatures, features1: LocalFeatures) -> None:
+    if features0.invariances != features1.invariances:
+        raise InputError(
+            f"features of different describers: {', '.join(features0.invariances)} against "
+            f"{', '.join(features1.invariances)}; describe both images with one"
+        )
+    for name in ("descriptors", "meta_descriptors"):
+        shapes = [tuple(getattr(f, name).shape[-2:]) for f in (features0, features1)]
+        if shapes[0] != shapes[1]:
+            raise InputError(f"{name} differ in size, {shapes[0]} and {shapes[1]}; describe both images with one")
+
+
+def _filtered(
+    pairs: Int[Tensor, "S 2"], best1: Float[Tensor, "N0 2"], best0: Float[Tensor, "N1 2"], policy: Policy
+) -> Int[Tensor, "S 2"]:
+    """Lowe's ratio in both directions and the floor of similarity."""
+    keep = torch.ones(len(pairs), dtype=torch.bool, device=pairs.device)
+    if policy.ratio is not None:
+        for best in (best1[pairs[:, 0]], best0[pairs[:, 1]]):
+            distance = (2 - 2 * best).clamp_min(0).sqrt()
+            keep &= distance[:, 0] < policy.ratio * distance[:, 1]
+    if policy.min_similarity is not None:
+        keep &= best1[pairs[:, 0], 0] >= policy.min_similarity
+    return pairs[keep]
+
+
+@dataclass(slots=True)
+class _Scorer:
+    """The weighted similarity of any rows of a pair of images, from thin matrices."""
+
+    descriptors0: Float[Tensor, "V N0 D"]
+    descriptors1: Float[Tensor, "V D N1"]
+    thin0: Float[Tensor, "V N0 K"]  # divided by the temperature
+    thin1: Float[Tensor, "V K N1"]
+    bias: Float[Tensor, "V 1 1"]
+    selection: str
+
+    @classmethod
+    def of(
+        cls, features0: LocalFeatures, features1: LocalFeatures, kinds: list[int], policy: Policy
+    ) -> _Scorer:
+        selection = features0.selection
+        dtype = _DTYPES[policy.precision]
+        d0, d1 = (f.descriptors[0][:, kinds].to(dtype).transpose(0, 1).contiguous() for f in (features0, features1))
+        thin0, thin1 = _thin(features0, features1, kinds)
+        temperature = policy.temperature or selection.temperature
+        bias = [
+            (selection.bias[v] if selection.bias else 0.0)
+            + math.log(policy.prior.get(selection.invariances[v], 1.0))
+            for v in kinds
+        ]
+        # Softmax forgets a common offset; this one keeps the exponentials below 1 for most pairs.
+        offset = max(bias) + 1 / temperature
+        return cls(
+            d0,
+            d1.transpose(1, 2),
+            thin0 / temperature,
+            thin1.transpose(1, 2).contiguous(),
+            thin0.new_tensor(bias).view(-1, 1, 1) - offset,
+            policy.selection,
+        )
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        return self.descriptors0.shape[1], self.descriptors1.shape[2]
+
+    @property
+    def block(self) -> int:
+        kinds, _, count1 = self.descriptors1.shape
+        return max(16, _BLOCK_NUMBERS // max(1, kinds * count1))
+
+    def similarity_rows(self, start: int, stop: int) -> Float[Tensor, "rows N1"]:
+        similarity = (self.descriptors0[:, start:stop] @ self.descriptors1).float()
+        if len(similarity) == 1:
+            return similarity[0]
+        if self.selection == "mean":
+            return similarity.mean(0)
+        logits = torch.baddbmm(self.bias, self.thin0[:, start:stop], self.thin1)
+        if self.selection == "hard":
+            return similarity.gather(0, logits.argmax(0, keepdim=True))[0]
+        weights = logits.exp_()
+        total = weights.sum(0)
+        return similarity.mul_(weights).sum(0).div_(total)
+
+    def at(self, pairs: Int[Tensor, "S 2"]) -> tuple[Float[Tensor, "S"], Float[Tensor, "S V"]]:
+        """Scores and invariance weights of chosen pairs."""
+        index0, index1 = pairs.unbind(1)
+        d0, d1 = self.descriptors0[:, index0].float(), self.descriptors1[:, :, index1].float()
+        similarity = torch.einsum("vsd,vds->sv", d0, d1)
+        logits = torch.einsum("vsk,vks->sv", self.thin0[:, index0], self.thin1[:, :, index1])
+        logits = logits + self.bias[:, 0, 0]
+        if self.selection == "mean":
+            logits = torch.zeros_like(logits)
+        weights = logits.softmax(1)
+        if self.selection == "hard":
+            weights = torch.zeros_like(weights).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
+        return (similarity * weights).sum(1), weights
+
+
+def _thin(
+    features0: LocalFeatures, features1: LocalFeatures, kinds: list[int]
+) -> tuple[Float[Tensor, "V N0 K"], Float[Tensor, "V N1 K"]]:
+    sampling = features0.selection.tile_sampling
+    weights0, weights1 = (
+        tile_weights(f.keypoints.float(), f.image_size.float(), f.meta_descriptors.shape[2], sampling)
+        for f in (features0, features1)
+    )
+    meta0, meta1 = (f.meta_descriptors[:, kinds].float() for f in (features0, features1))
+    thin0, thin1 = meta_factors(meta0, meta1, weights0, weights1)
+    return thin0[0], thin1[0]

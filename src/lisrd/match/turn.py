@@ -1,0 +1,79 @@
+"""Turned selection: by how many quarter turns is image 1 read before the invariance is selected.
+
+The rotation variant descriptors of image 1 exist in four turns. The turn of the pair is the one under which they agree
+best with those of image 0. Turning image 1 changes the chosen turn and no match. Swapping the images gives the opposite
+turn, read in the other image's frame: the same matches where the turn is 0, nearly the same elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lisrd.errors import InputError
+from lisrd.match.policy import Policy
+from lisrd.types import LocalFeatures
+
+#: Enough keypoints to tell four turns apart; the strongest ones are the most repeatable.
+_VOTERS = 1024
+
+
+def choose_turn(features0: LocalFeatures, features1: LocalFeatures, kinds: list[int], policy: Policy) -> int:
+    """The quarter turn of image 1, 0 where the features have none. Raises InputError for a turn that is not there."""
+    if policy.turn == "off":
+        return 0
+    if policy.turn != "auto":
+        if policy.turn and features1.turned_descriptors is None:
+            raise InputError(
+                f"policy: turn is {policy.turn}, but features1 hold no turned descriptors; describe with keep_turns=True"
+            )
+        return policy.turn
+    columns = [column for column, v in enumerate(_turnable(features1)) if v in kinds]
+    if features1.turned_descriptors is None or not columns or not min(_counts(features0, features1)):
+        return 0
+    kept = [_turnable(features1)[column] for column in columns]
+    voters0, voters1 = _strongest(features0), _strongest(features1)
+    upright0 = _flat(features0.descriptors[0, voters0][:, kept])
+    upright1 = _flat(features1.descriptors[0, voters1][:, kept])
+    turned1 = features1.turned_descriptors[0, voters1][:, :, columns]
+    candidates = [upright1, *(_flat(turned1[:, t]) for t in range(turned1.shape[1]))]
+    return int(torch.stack([_agreement(upright0, c) for c in candidates]).argmax())
+
+
+def read_turned(features: LocalFeatures, turn: int) -> LocalFeatures:
+    """The features with their rotation variant descriptors and meta descriptors as the turned image gives them."""
+    if not turn:
+        return features
+    assert features.turned_descriptors is not None and features.turned_meta_descriptors is not None
+    turnable = _turnable(features)
+    descriptors, meta = features.descriptors.clone(), features.meta_descriptors.clone()
+    descriptors[:, :, turnable] = features.turned_descriptors[:, :, turn - 1]
+    meta[:, turnable] = features.turned_meta_descriptors[:, turn - 1]
+    return replace(features, descriptors=descriptors, meta_descriptors=meta)
+
+
+def _turnable(features: LocalFeatures) -> list[int]:
+    flags = features.selection.rotation_variant or ()
+    return [v for v, is_variant in enumerate(flags) if is_variant]
+
+
+def _counts(*features: LocalFeatures) -> list[int]:
+    return [f.keypoints.shape[1] for f in features]
+
+
+def _strongest(features: LocalFeatures) -> Tensor:
+    scores = features.keypoint_scores[0]
+    return scores.topk(min(_VOTERS, len(scores))).indices
+
+
+def _flat(descriptors: Float[Tensor, "N R D"]) -> Float[Tensor, "N R*D"]:
+    return descriptors.float().flatten(1)
+
+
+def _agreement(descriptors0: Tensor, descriptors1: Tensor) -> Tensor:
+    """Mean similarity to the nearest neighbour, in both directions."""
+    similarity = descriptors0 @ descriptors1.T
+    return similarity.amax(1).mean() + similarity.amax(0).mean()

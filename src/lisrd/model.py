@@ -1,0 +1,98 @@
+"""`LISRD`: a detector and a describer behind the three calls that most users need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lisrd.describe import Describer, build_describer
+from lisrd.detect import Detector, build_detector
+from lisrd.image import as_image
+from lisrd.match import Policy, match
+from lisrd.types import ImageLike, Keypoints, LocalFeatures, Matches
+
+MAX_KEYPOINTS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedPair:
+    """Features of both images and the matches between them."""
+
+    features0: LocalFeatures
+    features1: LocalFeatures
+    matches: Matches
+
+    @property
+    def points0(self) -> Float[Tensor, "S 2"]:
+        """Pixels of the matches in image 0."""
+        return self.features0.keypoints[0, self.matches.matches[:, 0]]
+
+    @property
+    def points1(self) -> Float[Tensor, "S 2"]:
+        """Pixels of the matches in image 1."""
+        return self.features1.keypoints[0, self.matches.matches[:, 1]]
+
+
+class LISRD:
+    """Local features with a choice of invariance.
+
+    >>> model = LISRD.from_pretrained("pyramid")
+    >>> pair = model.match_images("day.jpg", "night.jpg")
+    >>> pair.points0, pair.points1, pair.matches.invariance_weights
+    """
+
+    def __init__(self, describer: Describer, detector: Detector) -> None:
+        self.describer = describer
+        self.detector = detector
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str = "pyramid",
+        detector: str = "sift",
+        device: torch.device | str = "cpu",
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    ) -> LISRD:
+        """Weights that come with the package (offline), a `.safetensors` file, or a peer as `aliked-n16=PATH`."""
+        return cls(build_describer(name, device, precision), build_detector(detector))
+
+    def describe(
+        self,
+        image: ImageLike,
+        keypoints: Keypoints | Tensor | np.ndarray | None = None,
+        max_keypoints: int | None = MAX_KEYPOINTS,
+        keep_turns: bool = True,
+    ) -> LocalFeatures:
+        """Features of an image, or of a batch of images of one size.
+
+        `keypoints` are the caller's own, (N, 2) pixels or a record; without them the detector finds some. `keep_turns`
+        keeps the descriptors of the turned image, which the matcher needs to undo quarter turns.
+
+        Raises:
+            InputError: an image that cannot be used; the message says why.
+        """
+        images = as_image(image)
+        if keypoints is None:
+            keypoints = self.detector(images, max_keypoints)
+        elif not isinstance(keypoints, Keypoints):
+            from lisrd.detect.given import given_keypoints
+
+            keypoints = given_keypoints(keypoints, images.shape[-1], images.shape[-2])
+        return self.describer.describe(images, keypoints, keep_turns)
+
+    def match(self, features0: LocalFeatures, features1: LocalFeatures, policy: Policy = Policy()) -> Matches:  # noqa: B008
+        """See `lisrd.match`."""
+        return match(features0, features1, policy)
+
+    def match_images(
+        self, image0: ImageLike, image1: ImageLike, policy: Policy = Policy(), **describing: int | bool | None  # noqa: B008
+    ) -> MatchedPair:
+        """Detect, describe and match; `describing` goes to `describe`."""
+        features0 = self.describe(image0, **describing)  # type: ignore[arg-type]
+        features1 = self.describe(image1, **describing)  # type: ignore[arg-type]
+        return MatchedPair(features0, features1, self.match(features0, features1, policy))

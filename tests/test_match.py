@@ -1,0 +1,183 @@
+"""The blocked matcher against the direct formula, and the laws that every matcher obeys."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lisrd.match.matcher as matcher
+from lisrd.errors import InputError
+from lisrd.match import Policy, match, match_batch
+from lisrd.match.nearest import mutual_nearest_neighbours
+from lisrd.match.selection import tile_weights
+from lisrd.types import LocalFeatures, Selection
+
+NAMES = ("rot_var_illum_var", "rot_invar_illum_var", "rot_var_illum_invar", "rot_invar_illum_invar")
+
+
+def random_features(
+    count: int, seed: int, size: tuple[float, float] = (320.0, 240.0), turns: bool = False, dtype=torch.float64
+) -> LocalFeatures:
+    g = torch.Generator().manual_seed(seed)
+
+    def unit(*shape: int) -> torch.Tensor:
+        return F.normalize(torch.randn(shape, generator=g, dtype=dtype), dim=-1)
+
+    return LocalFeatures(
+        keypoints=torch.rand((1, count, 2), generator=g, dtype=dtype) * (torch.tensor(size, dtype=dtype) - 1),
+        keypoint_scores=torch.rand((1, count), generator=g, dtype=dtype),
+        descriptors=unit(1, count, 4, 16),
+        meta_descriptors=unit(1, 4, 3, 3, 32),
+        image_size=torch.tensor([size], dtype=dtype),
+        mask=torch.ones((1, count), dtype=torch.bool),
+        selection=Selection(NAMES, 0.1, (0.1, 0.0, -0.2, 0.3), (True, False, True, False) if turns else None),
+        turned_descriptors=unit(1, count, 3, 2, 16) if turns else None,
+        turned_meta_descriptors=unit(1, 3, 2, 3, 3, 32) if turns else None,
+    )
+
+
+def direct_similarity(f0: LocalFeatures, f1: LocalFeatures) -> torch.Tensor:
+    """The formula of the paper, word for word: per-keypoint meta descriptors and N x M x V tensors, float64."""
+
+    def at_keypoints(f: LocalFeatures) -> torch.Tensor:
+        weights = tile_weights(f.keypoints.double(), f.image_size.double(), 3)[0]
+        return F.normalize(torch.einsum("nk,vkc->nvc", weights, f.meta_descriptors[0].double().flatten(1, 2)), dim=-1)
+
+    meta = torch.einsum("nvc,mvc->nmv", at_keypoints(f0), at_keypoints(f1))
+    weights = (meta / f0.selection.temperature + torch.tensor(f0.selection.bias, dtype=torch.float64)).softmax(-1)
+    local = torch.einsum("nvd,mvd->nmv", f0.descriptors[0].double(), f1.descriptors[0].double())
+    return (weights * local).sum(-1)
+
+
+def test_five_keypoints_placed_by_hand() -> None:
+    similarity = torch.tensor([[0.9, 0.1, 0.2], [0.8, 0.3, 0.1], [0.0, 0.2, 0.7]])
+    # Row 1 prefers column 0, which prefers row 0: only (0, 0) and (2, 2) are mutual.
+    assert mutual_nearest_neighbours(similarity).tolist() == [[0, 0], [2, 2]]
+
+
+def test_ties_go_to_the_first() -> None:
+    assert mutual_nearest_neighbours(torch.ones(3, 2)).tolist() == [[0, 0]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 10_000), st.integers(1, 3))
+def test_blocked_equals_direct(count0: int, count1: int, seed: int, rows: int) -> None:
+    f0, f1 = random_features(count0, seed), random_features(count1, seed + 1, (500.0, 111.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matcher._Scorer, "block", property(lambda self: rows))
+        found = match(f0, f1)
+    direct = direct_similarity(f0, f1)
+    expected = mutual_nearest_neighbours(direct)
+    assert found.matches.tolist() == expected.tolist()
+    assert found.invariance_weights.sum(1).numpy() == pytest.approx(1, abs=1e-5)
+    assert found.scores.double().numpy() == pytest.approx(direct[expected[:, 0], expected[:, 1]].numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("place", ["one tile", "border"])
+def test_adversarial_places(place: str) -> None:
+    f0, f1 = random_features(30, 3), random_features(25, 4)
+    for f in (f0, f1):
+        if place == "one tile":
+            f.keypoints.mul_(0.01)
+        else:
+            f.keypoints[0, ::2, 0] = 319.5
+            f.keypoints[0, 1::2, 1] = -0.5
+    assert match(f0, f1).matches.tolist() == mutual_nearest_neighbours(direct_similarity(f0, f1)).tolist()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 10_000))
+def test_swapping_images_swaps_columns(count0: int, count1: int, seed: int) -> None:
+    f0, f1 = random_features(count0, seed), random_features(count1, seed + 1)
+    forward, back = match(f0, f1), match(f1, f0)
+    assert sorted(forward.matches.tolist()) == sorted(back.matches.flip(1).tolist())
+
+
+def test_no_keypoints_give_no_matches() -> None:
+    found = match(random_features(0, 1), random_features(5, 2))
+    assert found.matches.shape == (0, 2)
+    assert found.invariance_weights.shape == (0, 4)
+    assert [len(m) for m in found.padded()] == [0, 5]
+
+
+def test_itself_matches_itself() -> None:
+    features = random_features(50, 7)
+    assert match(features, features).matches.tolist() == [[i, i] for i in range(50)]
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2, 3])
+def test_turn_is_found_and_undone(turn: int) -> None:
+    """Image 1 whose descriptors at `turn` are those of image 0 is read at that turn."""
+    f0, f1 = random_features(40, 1, turns=True), random_features(40, 2, turns=True)
+    f1.descriptors[:, :, [1, 3]] = f0.descriptors[:, :, [1, 3]]
+    target = f1.descriptors[:, :, [0, 2]] if turn == 0 else f1.turned_descriptors[:, :, turn - 1]
+    target.copy_(f0.descriptors[:, :, [0, 2]])
+    if turn == 0:
+        f1.descriptors[:, :, [0, 2]] = f0.descriptors[:, :, [0, 2]]
+    found = match(f0, f1)
+    assert found.turn == turn
+    assert found.matches.tolist() == [[i, i] for i in range(40)]
+    assert match(f0, f1, Policy(turn="off")).turn == 0
+
+
+def test_policy_forces_forbids_and_weighs() -> None:
+    f0, f1 = random_features(30, 5), random_features(30, 6)
+    only = match(f0, f1, Policy(only=(NAMES[2],)))
+    single = torch.einsum("nd,md->nm", f0.descriptors[0, :, 2], f1.descriptors[0, :, 2])
+    assert only.matches.tolist() == mutual_nearest_neighbours(single).tolist()
+    assert (only.invariance_weights[:, 2] == 1).all()
+    assert (match(f0, f1, Policy(forbid=(NAMES[0],))).invariance_weights[:, 0] == 0).all()
+    heavy = match(f0, f1, Policy(prior={NAMES[3]: 1e6}))
+    assert (heavy.invariance_weights[:, 3] > 0.99).all()
+    mean = match(f0, f1, Policy(selection="mean"))
+    assert mean.invariance_weights.numpy() == pytest.approx(0.25)
+    hard = match(f0, f1, Policy(selection="hard"))
+    assert set(hard.invariance_weights.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_ratio_and_floor_only_remove() -> None:
+    f0, f1 = random_features(60, 8), random_features(60, 9)
+    everything = {tuple(m) for m in match(f0, f1).matches.tolist()}
+    for policy in (Policy(ratio=0.9), Policy(min_similarity=0.55)):
+        assert {tuple(m) for m in match(f0, f1, policy).matches.tolist()} < everything
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Policy(selection="best"), "selection is 'best'"),
+        (lambda: Policy(turn=4), "turn is 4"),
+        (lambda: Policy(temperature=0.0), "must be above 0"),
+        (lambda: Policy(only=("rot_var_illum_vra",)).kinds(NAMES), "did you mean rot_var_illum_var"),
+        (lambda: Policy(forbid=NAMES).kinds(NAMES), "every invariance is forbidden"),
+        (lambda: match(random_features(3, 1), random_features(3, 2), Policy(turn=1)), "no turned descriptors"),
+    ],
+)
+def test_errors_teach(make, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_ragged_batch_equals_singles() -> None:
+    pairs = [(random_features(n, n), random_features(m, m + 50)) for n, m in ((12, 9), (5, 14))]
+    batches = [_stacked([pair[side] for pair in pairs]) for side in (0, 1)]
+    together = match_batch(*batches)
+    for (f0, f1), found in zip(pairs, together, strict=True):
+        assert found.matches.tolist() == match(f0, f1).matches.tolist()
+
+
+def _stacked(singles: list[LocalFeatures]) -> LocalFeatures:
+    longest = max(f.keypoints.shape[1] for f in singles)
+
+    def joined(name: str, padded: bool) -> torch.Tensor:
+        values = [getattr(f, name) for f in singles]
+        if padded:
+            values = [F.pad(v, [0, 0] * (v.ndim - 2) + [0, longest - v.shape[1]]) for v in values]
+        return torch.cat(values)
+
+    names = {"keypoints": True, "keypoint_scores": True, "descriptors": True, "mask": True}
+    names |= {"meta_descriptors": False, "image_size": False}
+    return LocalFeatures(**{n: joined(n, p) for n, p in names.items()}, selection=singles[0].selection)
