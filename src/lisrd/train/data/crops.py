@@ -19,8 +19,7 @@ def random_crop(
     (photo_height, photo_width), (height, width) = photo_size, size
     largest = min(photo_height / height, photo_width / width)
     window = largest if largest <= 1 else np.exp(rng.uniform(0, np.log(largest)))
-    left = rng.uniform(0, photo_width - window * width)
-    top = rng.uniform(0, photo_height - window * height)
+    left, top = rng.random(2) * (photo_width - window * width, photo_height - window * height)
     # Pixel areas: x' + 0.5 = (x + 0.5 - left) / window.
     transform = np.array([[1, 0, 0.5 - left], [0, 1, 0.5 - top]]) / window - [[0, 0, 0.5], [0, 0, 0.5]]
     if rng.random() < 0.5:

@@ -19,7 +19,6 @@ from torch import Tensor
 from lisrd.train.data.dice import Dice
 from lisrd.train.data.fields import coarse, enlarge, positions, smooth_noise, spots
 from lisrd.train.data.night import NightConfig, turn_to_night
-from lisrd.train.data.photometric import replaced
 
 GAMMA = 2.2
 _COARSE = 4  # pixels per value of the smooth light
@@ -40,6 +39,8 @@ class RelightConfig:
     curve_probability: float = 0.5
     curve: float = 2.0
     exposure: float = 1.2
+    gamma_probability: float = 0.4
+    gamma: float = 0.4
     temperature: float = 0.35
     night_probability: float = 0.4
     night: NightConfig = field(default_factory=NightConfig)
@@ -48,11 +49,12 @@ class RelightConfig:
 def relight(images: Float[Tensor, "B 3 H W"], dice: Dice, config: RelightConfig) -> Float[Tensor, "B 3 H W"]:
     """Every image under a light of its own, in [0, 1]: some under another day's, the rest at night."""
     at_night = dice.coin(len(images), config.night_probability)
+    relit = torch.empty_like(images)
     for chosen, change in ((~at_night, relight_by_day), (at_night, relight_by_night)):
-        index = chosen.nonzero().squeeze(1)
+        index = chosen.nonzero().squeeze(1).to(images.device)
         if len(index):
-            images = replaced(images, index, change(images[index.to(images.device)], dice, config))
-    return images
+            relit[index] = change(images[index], dice, config)
+    return relit
 
 
 def relight_by_day(
@@ -62,6 +64,7 @@ def relight_by_day(
     luminance = images.mean(dim=1, keepdim=True)
     log_gain = (
         smooth_light(luminance, dice, config)
+        + tone(luminance, dice, config)
         + relief(luminance, dice, config)
         + polygon_shadow(luminance, dice, config)
         + clutter_shadow(luminance, dice, config)
@@ -96,6 +99,12 @@ def smooth_light(
     )
     exposure = dice.uniform(count, 1, 1, 1, low=-config.exposure, high=config.exposure)
     return enlarge(curve + lamps + exposure, size)
+
+
+def tone(luminance: Float[Tensor, "B 1 H W"], dice: Dice, config: RelightConfig) -> Float[Tensor, "B 1 H W"]:
+    """A gamma of 1 - `gamma` to 1 + `gamma`: flatter or harder, the middle grey kept."""
+    strength = dice.sometimes(len(luminance), config.gamma_probability, -config.gamma, config.gamma)
+    return GAMMA * strength * ((luminance + 0.02).log() - math.log(0.4))
 
 
 def relief(

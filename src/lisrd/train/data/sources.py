@@ -165,11 +165,8 @@ def _source(
 ) -> Source:
     if not scenes:
         raise InputError(f"{root}: no images found (looked for {', '.join(sorted(_SUFFIXES))})")
-    names = [
-        name
-        for name in scenes
-        if split == "all" or _is_held_out(name, val_share, validation) == (split == "val")
-    ]
+    held_out = _held_out(list(scenes), val_share, validation)
+    names = [name for name in scenes if split == "all" or (name in held_out) == (split == "val")]
     if not names:
         raise InputError(
             f"{root}: none of its {len(scenes)} scenes is in the split '{split}';"
@@ -178,11 +175,20 @@ def _source(
     return Source(str(root), tuple(scenes[name] for name in names))
 
 
-def _is_held_out(name: str, val_share: float, validation: Sequence[str]) -> bool:
+def _held_out(names: Sequence[str], val_share: float, validation: Sequence[str]) -> set[str]:
+    """The scenes for validation; at least one of two or more, so that small folders can be trained on too."""
     if validation:
-        return name in validation
-    digest = hashlib.sha256(name.encode()).digest()
-    return int.from_bytes(digest[:8], "big") < val_share * 2**64
+        return set(validation)
+    place = {name: _place(name) for name in names}
+    held_out = {name for name in names if place[name] < val_share}
+    if not held_out and val_share > 0 and len(names) > 1:
+        held_out = {min(names, key=place.__getitem__)}
+    return held_out
+
+
+def _place(name: str) -> float:
+    """Between 0 and 1, always the same for one name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
 def _existing(root: Path | str) -> Path:

@@ -16,7 +16,7 @@ from lisrd.train.data.homographies import (
     sample_homographies,
     warp_images,
 )
-from lisrd.train.data.photometric import PhotometricConfig, photograph, replaced
+from lisrd.train.data.photometric import PhotometricConfig, photograph
 from lisrd.train.data.relighting import RelightConfig, relight
 
 _BORDER = 3.0  # keypoints must lie this many pixels inside all three images
@@ -43,7 +43,7 @@ class Triplets:
     """B triplets of image 0 (anchor), 1 (changed) and 2 (steady: the anchor's light, not turned).
 
     Keypoints are those of the anchor, carried by the homographies; `mask` marks those at least 3 px inside
-    all three images, the others may lie anywhere. `angle` is the turn of image 1 against the anchor in radians,
+    all three images, the others may lie anywhere. `angle` is the turn of image 1 against the anchor, radians
     counter-clockwise as seen: at pi / 2, image 1 looks like `torch.rot90(anchor, 1, (-2, -1))`.
     """
 
@@ -92,7 +92,8 @@ class Augmenter:
             carried, visible = carry_keypoints(keypoints[0], H.to(device, torch.float32), self.size, _BORDER)
             keypoints.append(carried)
             mask = mask & visible
-        views[1] = replaced(views[1], relit, relight(views[1][relit.to(device)], dice, self.config.relight))
+        chosen = relit.to(device)
+        views[1][chosen] = relight(views[1][chosen], dice, self.config.relight)
         images = photograph(torch.cat(views), dice, self.config.photometric)
         return Triplets(
             images=images.view(3, count, *images.shape[1:]),
