@@ -34,17 +34,12 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
     Raises `InputError` for a file that is missing, empty, not an image, truncated, or beyond `MAX_PIXELS`.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a directory; give the path of one image")
-    if not path.exists():
-        raise InputError(f"{path} does not exist; check the path")
+    _check_file(path)
     try:
-        if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty (0 bytes); copy or download it again")
         with Image.open(path) as image:
             return _upright_rgb(image)
     except InputError as error:
-        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+        raise InputError(f"{path}: {error}") from None
     except Image.UnidentifiedImageError:
         raise InputError(f"{path} is not an image that Pillow can read; convert it to PNG or JPEG") from None
     except Image.DecompressionBombError as error:
@@ -95,6 +90,15 @@ def as_image(image: ImageLike) -> Float[Tensor, "B 3 H W"]:
         case _:
             raise InputError(f"{type(image).__name__} is no image; give a path, PIL image, array or tensor")
     return _rgb(_unit_range(_batched(tensor)))
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; give the path of one image")
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the path")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes); copy or download it again")
 
 
 def _upright_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:

@@ -1,8 +1,8 @@
 """kornia's local affine frames to keypoints.
 
-A frame [A | xy] of scale s = sqrt |det A| spans 2 s pixels, the window that a descriptor sees: 6 sigma to each
-side in kornia's SIFT. OpenCV's size is 2 sigma, a third of s. kornia measures angles anticlockwise as seen on
-screen, OpenCV clockwise.
+A frame [A | xy] of scale s = sqrt |det A| spans 2 s pixels, the window that a descriptor sees: 6 sigma to
+each side in kornia's SIFT. OpenCV's size is 2 sigma, a third of s. kornia measures angles anticlockwise as
+seen on screen, OpenCV clockwise.
 """
 
 from __future__ import annotations
