@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import lisrd.match.matcher as matcher
 from lisrd.errors import InputError
-from lisrd.match import Policy, match, match_batch
+from lisrd.match import Policy, match, match_batch, matcher
 from lisrd.match.nearest import mutual_nearest_neighbours
 from lisrd.match.selection import tile_weights
 from lisrd.types import LocalFeatures, Selection
@@ -19,7 +18,11 @@ NAMES = ("rot_var_illum_var", "rot_invar_illum_var", "rot_var_illum_invar", "rot
 
 
 def random_features(
-    count: int, seed: int, size: tuple[float, float] = (320.0, 240.0), turns: bool = False, dtype=torch.float64
+    count: int,
+    seed: int,
+    size: tuple[float, float] = (320.0, 240.0),
+    turns: bool = False,
+    dtype=torch.float64,
 ) -> LocalFeatures:
     g = torch.Generator().manual_seed(seed)
 
@@ -44,10 +47,14 @@ def direct_similarity(f0: LocalFeatures, f1: LocalFeatures) -> torch.Tensor:
 
     def at_keypoints(f: LocalFeatures) -> torch.Tensor:
         weights = tile_weights(f.keypoints.double(), f.image_size.double(), 3)[0]
-        return F.normalize(torch.einsum("nk,vkc->nvc", weights, f.meta_descriptors[0].double().flatten(1, 2)), dim=-1)
+        return F.normalize(
+            torch.einsum("nk,vkc->nvc", weights, f.meta_descriptors[0].double().flatten(1, 2)), dim=-1
+        )
 
     meta = torch.einsum("nvc,mvc->nmv", at_keypoints(f0), at_keypoints(f1))
-    weights = (meta / f0.selection.temperature + torch.tensor(f0.selection.bias, dtype=torch.float64)).softmax(-1)
+    weights = (
+        meta / f0.selection.temperature + torch.tensor(f0.selection.bias, dtype=torch.float64)
+    ).softmax(-1)
     local = torch.einsum("nvd,mvd->nmv", f0.descriptors[0].double(), f1.descriptors[0].double())
     return (weights * local).sum(-1)
 
@@ -73,7 +80,9 @@ def test_blocked_equals_direct(count0: int, count1: int, seed: int, rows: int) -
     expected = mutual_nearest_neighbours(direct)
     assert found.matches.tolist() == expected.tolist()
     assert found.invariance_weights.sum(1).numpy() == pytest.approx(1, abs=1e-5)
-    assert found.scores.double().numpy() == pytest.approx(direct[expected[:, 0], expected[:, 1]].numpy(), abs=1e-5)
+    assert found.scores.double().numpy() == pytest.approx(
+        direct[expected[:, 0], expected[:, 1]].numpy(), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("place", ["one tile", "border"])
@@ -153,7 +162,10 @@ def test_ratio_and_floor_only_remove() -> None:
         (lambda: Policy(temperature=0.0), "must be above 0"),
         (lambda: Policy(only=("rot_var_illum_vra",)).kinds(NAMES), "did you mean rot_var_illum_var"),
         (lambda: Policy(forbid=NAMES).kinds(NAMES), "every invariance is forbidden"),
-        (lambda: match(random_features(3, 1), random_features(3, 2), Policy(turn=1)), "no turned descriptors"),
+        (
+            lambda: match(random_features(3, 1), random_features(3, 2), Policy(turn=1)),
+            "no turned descriptors",
+        ),
     ],
 )
 def test_errors_teach(make, message: str) -> None:

@@ -43,14 +43,18 @@ def sample_map(
     return sampled.squeeze(2).transpose(1, 2)
 
 
-def warp_points(points: Float[Tensor, "*batch N 2"], H: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch N 2"]:
+def warp_points(
+    points: Float[Tensor, "*batch N 2"], H: Float[Tensor, "*batch 3 3"]
+) -> Float[Tensor, "*batch N 2"]:
     """Points through a homography; points on its horizon come out infinite."""
     homogeneous = torch.cat([points, torch.ones_like(points[..., :1])], dim=-1)
     warped = homogeneous @ H.transpose(-1, -2)
     return warped[..., :2] / warped[..., 2:]
 
 
-def scale_transform(scale_x: float, scale_y: float, dtype: torch.dtype = torch.float64) -> Float[Tensor, "3 3"]:
+def scale_transform(
+    scale_x: float, scale_y: float, dtype: torch.dtype = torch.float64
+) -> Float[Tensor, "3 3"]:
     """Homography of resizing an image: pixel areas scale, so x' + 0.5 = (x + 0.5) * scale."""
     return torch.tensor(
         [[scale_x, 0, 0.5 * scale_x - 0.5], [0, scale_y, 0.5 * scale_y - 0.5], [0, 0, 1]], dtype=dtype

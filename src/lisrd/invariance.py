@@ -41,6 +41,8 @@ def invariances(factors: tuple[Factor, ...] = FACTORS) -> tuple[Invariance, ...]
     """All 2^F invariances, the first factor changing fastest."""
     choices = product((False, True), repeat=len(factors))
     return tuple(
-        Invariance(factors, frozenset(f for f, chosen in zip(factors, reversed(choice), strict=True) if chosen))
+        Invariance(
+            factors, frozenset(f for f, chosen in zip(factors, reversed(choice), strict=True) if chosen)
+        )
         for choice in choices
     )

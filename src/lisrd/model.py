@@ -85,12 +85,16 @@ class LISRD:
             keypoints = given_keypoints(keypoints, images.shape[-1], images.shape[-2])
         return self.describer.describe(images, keypoints, keep_turns)
 
-    def match(self, features0: LocalFeatures, features1: LocalFeatures, policy: Policy = Policy()) -> Matches:  # noqa: B008
+    def match(self, features0: LocalFeatures, features1: LocalFeatures, policy: Policy = Policy()) -> Matches:
         """See `lisrd.match`."""
         return match(features0, features1, policy)
 
     def match_images(
-        self, image0: ImageLike, image1: ImageLike, policy: Policy = Policy(), **describing: int | bool | None  # noqa: B008
+        self,
+        image0: ImageLike,
+        image1: ImageLike,
+        policy: Policy = Policy(),
+        **describing: int | bool | None,
     ) -> MatchedPair:
         """Detect, describe and match; `describing` goes to `describe`."""
         features0 = self.describe(image0, **describing)  # type: ignore[arg-type]

@@ -116,7 +116,7 @@ class Matches(_Record):
     """Mutual nearest neighbours of one image pair, and why they matched."""
 
     matches: Int[Tensor, "S 2"]  # indices into the keypoints of image 0 and image 1
-    scores: Float[Tensor, "S"]  # weighted similarity, at most 1
+    scores: Float[Tensor, " S"]  # weighted similarity, at most 1
     invariance_weights: Float[Tensor, "S V"]  # what each invariance contributed; rows sum to 1
     num_keypoints: tuple[int, int]
     invariances: tuple[str, ...]
@@ -125,7 +125,7 @@ class Matches(_Record):
     def __len__(self) -> int:
         return self.matches.shape[0]
 
-    def padded(self) -> tuple[Int[Tensor, "N0"], Int[Tensor, "N1"]]:
+    def padded(self) -> tuple[Int[Tensor, " N0"], Int[Tensor, " N1"]]:
         """LightGlue's form: `matches0[i]` is the partner of keypoint i of image 0, or -1; and `matches1`."""
         index0, index1 = self.matches.unbind(1)
         matches0 = self.matches.new_full((self.num_keypoints[0],), -1)
@@ -134,7 +134,7 @@ class Matches(_Record):
         matches1[index1] = index0
         return matches0, matches1
 
-    def keep(self, chosen: Bool[Tensor, "S"] | Int[Tensor, "K"]) -> Matches:
+    def keep(self, chosen: Bool[Tensor, " S"] | Int[Tensor, " K"]) -> Matches:
         """The chosen matches alone."""
         return replace(
             self,
@@ -156,7 +156,17 @@ class ImagePair:
 
 
 _PER_KEYPOINT = frozenset(
-    ("xy", "scores", "mask", "scales", "oris", "keypoints", "keypoint_scores", "descriptors", "turned_descriptors")
+    (
+        "xy",
+        "scores",
+        "mask",
+        "scales",
+        "oris",
+        "keypoints",
+        "keypoint_scores",
+        "descriptors",
+        "turned_descriptors",
+    )
 )
 
 
@@ -181,7 +191,10 @@ def stack_keypoints(singles: Sequence[Keypoints]) -> Keypoints:
             return None
         missing = [longest - v.shape[1] for v in values]
         return torch.cat(
-            [torch.cat([v, v.new_zeros((1, m, *v.shape[2:]))], 1) for v, m in zip(values, missing, strict=True)]
+            [
+                torch.cat([v, v.new_zeros((1, m, *v.shape[2:]))], 1)
+                for v, m in zip(values, missing, strict=True)
+            ]
         )
 
     return Keypoints(**{f.name: padded(f.name) for f in fields(Keypoints)})  # type: ignore[arg-type]

@@ -19,7 +19,9 @@ def train(
     out: Annotated[Path, typer.Option(help="Checkpoints, metrics and validation go here.")],
     steps: Annotated[int | None, typer.Option(min=1, help="Stop after this step.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after this time, over all sessions.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the newest checkpoint in --out.")
+    ] = False,
     seed: int = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 1,
     export: Annotated[Path | None, typer.Option(help="Write the averaged weights here at the end.")] = None,

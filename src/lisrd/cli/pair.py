@@ -163,7 +163,9 @@ def _document(
 def _text(document: dict[str, Any], geometry: Geometry, picture: Path | None) -> str:
     weights = "  ".join(f"{name} {value:.2f}" for name, value in document["invariance_weights"].items())
     seconds = "  ".join(f"{name} {value:.2f} s" for name, value in document["seconds"].items())
-    found = f"{geometry.kind} with {document['inliers']} inliers" if geometry.model is not None else "no model"
+    found = (
+        f"{geometry.kind} with {document['inliers']} inliers" if geometry.model is not None else "no model"
+    )
     lines = [
         f"{document['keypoints0']} and {document['keypoints1']} keypoints, {document['matches']} matches, {found}"
         + (f" ({geometry.reason})" if geometry.reason else ""),

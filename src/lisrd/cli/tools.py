@@ -37,7 +37,10 @@ def info(json: JsonOption = False) -> None:
         "system": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "extras": {extra: _version(name) for extra, name in _EXTRAS.items()},
-        "devices": ["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))],
+        "devices": [
+            "cpu",
+            *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())),
+        ],
         "threads": torch.get_num_threads(),
         "precision": {"auto": str(precision).removeprefix("torch."), "reason": reason},
         "weights": bundled_weights(),

@@ -53,7 +53,9 @@ class Head(nn.Module):
         weight = self.hidden.weight.unflatten(1, (self.turns, -1))
         return torch.stack([weight.roll(-t, 1) for t in range(self.turns)]).flatten(2)
 
-    def variant(self, trunk: Float[Tensor, "B N turns*F"], turn: int | Int[Tensor, "B"]) -> Float[Tensor, "B N D"]:
+    def variant(
+        self, trunk: Float[Tensor, "B N turns*F"], turn: int | Int[Tensor, " B"]
+    ) -> Float[Tensor, "B N D"]:
         """As the image turned by `torch.rot90(image, turn)` would give it; B turns give each image its own."""
         if isinstance(turn, int):
             weight = self.hidden_bank()[turn] if turn else self.hidden.weight

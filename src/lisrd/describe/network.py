@@ -40,7 +40,7 @@ class PyramidConfig:
 class PyramidNetwork(nn.Module):
     """Descriptors of all 2^F invariances, equivariant to quarter turns of the image by construction."""
 
-    def __init__(self, config: PyramidConfig = PyramidConfig()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, config: PyramidConfig = PyramidConfig()) -> None:
         super().__init__()
         self.config = config
         self.invariances = invariances()

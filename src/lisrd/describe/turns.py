@@ -91,7 +91,7 @@ class TurnBatchNorm(nn.Module):
         normed = self.norm(rows.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return normed.reshape(B, H, W, C).permute(0, 3, 1, 2)
 
-    def scale_and_shift(self) -> tuple[Float[Tensor, "C"], Float[Tensor, "C"]]:
+    def scale_and_shift(self) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
         """What evaluation mode multiplies and adds, per channel of the map."""
         norm = self.norm
         assert norm.running_var is not None and norm.running_mean is not None

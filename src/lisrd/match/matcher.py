@@ -26,7 +26,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 @torch.no_grad()
-def match(features0: LocalFeatures, features1: LocalFeatures, policy: Policy = Policy()) -> Matches:  # noqa: B008
+def match(features0: LocalFeatures, features1: LocalFeatures, policy: Policy = Policy()) -> Matches:
     """Matches of one pair of images (batches of one), each with the weights of its invariances.
 
     Raises:
@@ -35,7 +35,9 @@ def match(features0: LocalFeatures, features1: LocalFeatures, policy: Policy = P
     """
     for suffix, features in enumerate((features0, features1)):
         if len(features) != 1:
-            raise InputError(f"features{suffix} hold {len(features)} images; match one pair, or use match_batch")
+            raise InputError(
+                f"features{suffix} hold {len(features)} images; match one pair, or use match_batch"
+            )
     _check_alike(features0, features1)
     features0, features1 = features0.select(0), features1.select(0)
     kinds = policy.kinds(features0.invariances)
@@ -53,7 +55,9 @@ def match(features0: LocalFeatures, features1: LocalFeatures, policy: Policy = P
 
 
 def match_batch(
-    features0: LocalFeatures, features1: LocalFeatures, policy: Policy = Policy()  # noqa: B008
+    features0: LocalFeatures,
+    features1: LocalFeatures,
+    policy: Policy = Policy(),
 ) -> list[Matches]:
     """Image i of one ragged batch against image i of the other; padding takes no part."""
     if len(features0) != len(features1):
@@ -70,7 +74,9 @@ def _check_alike(features0: LocalFeatures, features1: LocalFeatures) -> None:
     for name in ("descriptors", "meta_descriptors"):
         shapes = [tuple(getattr(f, name).shape[-2:]) for f in (features0, features1)]
         if shapes[0] != shapes[1]:
-            raise InputError(f"{name} differ in size, {shapes[0]} and {shapes[1]}; describe both images with one")
+            raise InputError(
+                f"{name} differ in size, {shapes[0]} and {shapes[1]}; describe both images with one"
+            )
 
 
 def _filtered(
@@ -104,7 +110,9 @@ class _Scorer:
     ) -> _Scorer:
         selection = features0.selection
         dtype = _DTYPES[policy.precision]
-        d0, d1 = (f.descriptors[0][:, kinds].to(dtype).transpose(0, 1).contiguous() for f in (features0, features1))
+        d0, d1 = (
+            f.descriptors[0][:, kinds].to(dtype).transpose(0, 1).contiguous() for f in (features0, features1)
+        )
         thin0, thin1 = _thin(features0, features1, kinds)
         temperature = policy.temperature or selection.temperature
         bias = [
@@ -145,7 +153,7 @@ class _Scorer:
         total = weights.sum(0)
         return similarity.mul_(weights).sum(0).div_(total)
 
-    def at(self, pairs: Int[Tensor, "S 2"]) -> tuple[Float[Tensor, "S"], Float[Tensor, "S V"]]:
+    def at(self, pairs: Int[Tensor, "S 2"]) -> tuple[Float[Tensor, " S"], Float[Tensor, "S V"]]:
         """Scores and invariance weights of chosen pairs."""
         index0, index1 = pairs.unbind(1)
         d0, d1 = self.descriptors0[:, index0].float(), self.descriptors1[:, :, index1].float()

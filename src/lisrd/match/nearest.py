@@ -17,9 +17,9 @@ SimilarityRows = Callable[[int, int], Float[Tensor, "rows N1"]]
 class Nearest:
     """The best and second best similarity along both directions, and where the best is."""
 
-    index1: Int[Tensor, "N0"]
+    index1: Int[Tensor, " N0"]
     best1: Float[Tensor, "N0 2"]
-    index0: Int[Tensor, "N1"]
+    index0: Int[Tensor, " N1"]
     best0: Float[Tensor, "N1 2"]
 
 

@@ -41,10 +41,14 @@ class Policy:
         if self.ratio is not None and not 0 < self.ratio <= 1:
             raise InputError(f"policy: ratio is {self.ratio}; it must be above 0 and at most 1")
         if self.precision not in ("float32", "bfloat16", "float16"):
-            raise InputError(f"policy: precision is {self.precision!r}; use 'float32', 'bfloat16' or 'float16'")
+            raise InputError(
+                f"policy: precision is {self.precision!r}; use 'float32', 'bfloat16' or 'float16'"
+            )
         for name, value in self.prior.items():
             if not (value > 0 and math.isfinite(value)):
-                raise InputError(f"policy: the prior of {name} is {value}; it must be above 0: use `forbid` to exclude")
+                raise InputError(
+                    f"policy: the prior of {name} is {value}; it must be above 0: use `forbid` to exclude"
+                )
 
     def kinds(self, invariances: tuple[str, ...]) -> list[int]:
         """Indices of the invariances that take part.

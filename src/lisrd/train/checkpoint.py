@@ -69,14 +69,18 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, dict[str, Tensor]], dict
                 group, name = key.split("/", 1)
                 state.setdefault(group, {})[name] = file.get_tensor(key)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: damaged or half-written checkpoint ({error}); delete it to use the one before")
+        raise InputError(
+            f"{path}: damaged or half-written checkpoint ({error}); delete it to use the one before"
+        )
     return int(header["step"]), state, json.loads(header["training"])
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as flat tensors: "index.name"."""
     state = optimiser.state_dict()["state"]
-    return {f"{index}.{name}": torch.as_tensor(value) for index, s in state.items() for name, value in s.items()}
+    return {
+        f"{index}.{name}": torch.as_tensor(value) for index, s in state.items() for name, value in s.items()
+    }
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

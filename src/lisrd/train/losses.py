@@ -24,7 +24,7 @@ def ignored_negatives(
     return near | missing[:, :, None] | missing[:, None, :]
 
 
-def masked_mean(values: Float[Tensor, "B *rest"], mask: Bool[Tensor, "B *rest"]) -> Float[Tensor, ""]:
+def masked_mean(values: Float[Tensor, B * rest], mask: Bool[Tensor, B * rest]) -> Float[Tensor, ""]:
     """Mean of what counts; 0 when nothing does."""
     return (values * mask).sum() / mask.sum().clamp_min(1)
 
@@ -56,7 +56,7 @@ def triplet_loss(
 
 
 def variant_loss(
-    steady: Float[Tensor, "B N"], changed: Float[Tensor, "B N"], gap: Float[Tensor, "B"], margin: float = 1.0
+    steady: Float[Tensor, "B N"], changed: Float[Tensor, "B N"], gap: Float[Tensor, " B"], margin: float = 1.0
 ) -> Float[Tensor, "B N"]:
     """max(0, g m + d(0, 2) - d(0, 1)): closer to the steady view than to the changed one.
 
@@ -65,12 +65,12 @@ def variant_loss(
     return F.relu(gap[:, None] * margin + 2 * (changed - steady))
 
 
-def rotation_gap(angle: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+def rotation_gap(angle: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     """clip(|angle| / 45 degrees, 0, 1), the angle in radians. Source: LISRD, section 3.1."""
     return (angle.abs() / (math.pi / 4)).clamp(max=1)
 
 
-def matching_score(similarity: Float[Tensor, "B N N"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B"]:
+def matching_score(similarity: Float[Tensor, "B N N"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:
     """Share of the keypoints whose mutual nearest neighbour is their true partner."""
     hidden = ~(mask[:, :, None] & mask[:, None, :])
     similarity = similarity.masked_fill(hidden, -math.inf)

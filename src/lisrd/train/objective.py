@@ -56,16 +56,18 @@ class Views:
 
     descriptors: tuple[Float[Tensor, "B N V D"], ...]
     meta: tuple[Float[Tensor, "B V T T C"], ...]
-    residual_angle: Float[Tensor, "B"]  # what rotation is left after the turn, radians
+    residual_angle: Float[Tensor, " B"]  # what rotation is left after the turn, radians
 
 
-def fitting_turn(angle: Float[Tensor, "B"]) -> tuple[Int[Tensor, "B"], Float[Tensor, "B"]]:
+def fitting_turn(angle: Float[Tensor, " B"]) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
     """The quarter turn that undoes most of a rotation by `angle` radians, and the angle that is left (+-45 degrees)."""
     quarters = torch.round(angle / (math.pi / 2))
     return (-quarters.long()) % 4, angle - quarters * (math.pi / 2)
 
 
-def read_views(network: PyramidNetwork, triplets: Triplets, turn: Int[Tensor, "B"], residual: Tensor) -> Views:
+def read_views(
+    network: PyramidNetwork, triplets: Triplets, turn: Int[Tensor, " B"], residual: Tensor
+) -> Views:
     """One pass of the encoder over the three images; heads at the keypoints and on the grid."""
     count = triplets.images.shape[1]
     field: PyramidField = network(triplets.images.flatten(0, 1))
@@ -89,8 +91,8 @@ class TripletObjective(nn.Module):
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(config.initial_sharpness)))
         self.register_buffer("invariant_to_rotation", _column(kinds, ROTATION), persistent=False)
         self.register_buffer("invariant_to_light", _column(kinds, ILLUMINATION), persistent=False)
-        self.invariant_to_rotation: Bool[Tensor, "V"]
-        self.invariant_to_light: Bool[Tensor, "V"]
+        self.invariant_to_rotation: Bool[Tensor, " V"]
+        self.invariant_to_light: Bool[Tensor, " V"]
 
     def forward(self, network: PyramidNetwork, triplets: Triplets) -> dict[str, Float[Tensor, ""]]:
         """The parts of the loss by name; "loss" is their weighted sum."""
@@ -124,10 +126,10 @@ class TripletObjective(nn.Module):
         )
         return parts
 
-    def rotation_changed(self, triplets: Triplets, residual: Float[Tensor, "B"]) -> Bool[Tensor, "B"]:
+    def rotation_changed(self, triplets: Triplets, residual: Float[Tensor, " B"]) -> Bool[Tensor, " B"]:
         return residual.abs() > math.radians(self.config.unrotated_below)
 
-    def must_match(self, triplets: Triplets, residual: Float[Tensor, "B"]) -> Bool[Tensor, "B V"]:
+    def must_match(self, triplets: Triplets, residual: Float[Tensor, " B"]) -> Bool[Tensor, "B V"]:
         """Whether descriptor v is invariant to everything that changed between images 0 and 1."""
         rotated = self.rotation_changed(triplets, residual)[:, None]
         relit = triplets.illumination_changed[:, None]
@@ -156,7 +158,7 @@ class TripletObjective(nn.Module):
         steady: Float[Tensor, "B N V"],
         changed: Float[Tensor, "B N V"],
         triplets: Triplets,
-        residual: Float[Tensor, "B"],
+        residual: Float[Tensor, " B"],
     ) -> Float[Tensor, ""]:
         """The variant descriptors of the pairs in which a factor changed that they vary with."""
         rotated = self.rotation_changed(triplets, residual)
@@ -182,7 +184,10 @@ class TripletObjective(nn.Module):
 
 
 def selection_weights(
-    network: PyramidNetwork, meta0: Float[Tensor, "B V T T C"], meta1: Float[Tensor, "B V T T C"], triplets: Triplets
+    network: PyramidNetwork,
+    meta0: Float[Tensor, "B V T T C"],
+    meta1: Float[Tensor, "B V T T C"],
+    triplets: Triplets,
 ) -> Float[Tensor, "B V N N"]:
     """Invariance weights of all keypoint pairs of images 0 and 1, differentiable."""
     height, width = triplets.images.shape[-2:]
@@ -193,5 +198,5 @@ def selection_weights(
     return invariance_weights(thin0, thin1, network.meta.log_sharpness.exp(), network.meta.bias)
 
 
-def _column(kinds: tuple[Invariance, ...], factor: object) -> Bool[Tensor, "V"]:
+def _column(kinds: tuple[Invariance, ...], factor: object) -> Bool[Tensor, " V"]:
     return torch.tensor([factor in kind.invariant_to for kind in kinds])

@@ -126,7 +126,9 @@ class Trainer:
             for batch in self._batches():
                 loss = self._step(batch)
                 now = before + time.monotonic() - started
-                loss["samples_per_second"] = run.batch_size * self.fabric.world_size / (now - self.progress.seconds)
+                loss["samples_per_second"] = (
+                    run.batch_size * self.fabric.world_size / (now - self.progress.seconds)
+                )
                 self.progress.seconds = now
                 self._record(loss)
                 if now - saved > 60 * run.checkpoint_minutes:
@@ -160,10 +162,14 @@ class Trainer:
             group["lr"] = learning_rate(optimiser, step, self._spent())
         self.network.train()
         with torch.no_grad():
-            triplets = self._triplets(batch, self.seed, step * self.fabric.world_size + self.fabric.global_rank)
+            triplets = self._triplets(
+                batch, self.seed, step * self.fabric.world_size + self.fabric.global_rank
+            )
         parts = self.model(**{f.name: getattr(triplets, f.name) for f in fields(triplets)})
         if not bool(torch.isfinite(parts["loss"])):
-            raise FloatingPointError(f"the loss is {float(parts['loss'])} at step {step}; the last checkpoint is good")
+            raise FloatingPointError(
+                f"the loss is {float(parts['loss'])} at step {step}; the last checkpoint is good"
+            )
         self.fabric.backward(parts["loss"])
         self.fabric.clip_gradients(self.model, self.optimiser, max_norm=optimiser.clip_norm)
         self.optimiser.step()
@@ -198,7 +204,9 @@ class Trainer:
         loader = triplet_loader(self.validation_set, run.batch_size, num_steps=count)
         batches = (self._triplets(batch, VALIDATION_SEED, step) for step, batch in enumerate(loader))
         self.last_validation = scores = validate(self.averaged_network(), batches)
-        self._append("validation.jsonl", {"step": self.progress.step, "seconds": self.progress.seconds, **scores})
+        self._append(
+            "validation.jsonl", {"step": self.progress.step, "seconds": self.progress.seconds, **scores}
+        )
         return scores
 
     def save(self) -> None:

@@ -62,7 +62,7 @@ def _scores(network: PyramidNetwork, triplets: Triplets) -> list[dict[str, float
     return [{name: float(values[i]) for name, values in scores.items()} for i in range(len(turn))]
 
 
-def choose_turns(network: PyramidNetwork, triplets: Triplets) -> Int[Tensor, "B"]:
+def choose_turns(network: PyramidNetwork, triplets: Triplets) -> Int[Tensor, " B"]:
     """The turn with the highest mean best similarity of the variant descriptors, as the matcher chooses it."""
     count = triplets.images.shape[1]
     if network.config.turns == 1:
@@ -75,6 +75,8 @@ def choose_turns(network: PyramidNetwork, triplets: Triplets) -> Int[Tensor, "B"
     return torch.stack([_agreement(upright, d, triplets.mask) for d in turned]).argmax(0)
 
 
-def _agreement(d0: Float[Tensor, "B N V D"], d1: Float[Tensor, "B N V D"], mask: Tensor) -> Float[Tensor, "B"]:
+def _agreement(
+    d0: Float[Tensor, "B N V D"], d1: Float[Tensor, "B N V D"], mask: Tensor
+) -> Float[Tensor, " B"]:
     best = descriptor_similarity(d0, d1).mean(1).amax(-1)
     return (best * mask).sum(1) / mask.sum(1).clamp_min(1)

@@ -1,0 +1,139 @@
+"""The pyramid network: exactness of quarter turns, folding, padding, the interface of the field."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lisrd.coordinates import turn_points
+from lisrd.describe.describer import NetworkDescriber
+from lisrd.describe.meta import tile_grid
+from lisrd.describe.network import PyramidConfig, PyramidNetwork
+from lisrd.describe.turns import TurnBatchNorm
+from lisrd.errors import InputError
+from lisrd.match import match
+from lisrd.types import Keypoints, stack_keypoints
+
+SMALL = PyramidConfig(widths=(2, 4, 4, 4, 4), trunk_width=8, head_width=16, descriptor_dim=16)
+
+
+@pytest.fixture(scope="module")
+def network() -> PyramidNetwork:
+    torch.manual_seed(0)
+    network = PyramidNetwork(SMALL)
+    for norm in (m for m in network.modules() if isinstance(m, TurnBatchNorm)):
+        torch.nn.init.uniform_(norm.norm.running_mean, -0.2, 0.2)
+        torch.nn.init.uniform_(norm.norm.running_var, 0.5, 1.5)
+        torch.nn.init.uniform_(norm.norm.weight, 0.5, 1.5)
+    return network.eval().requires_grad_(False)
+
+
+def random_keypoints(count: int, width: int, height: int, seed: int = 0) -> Keypoints:
+    g = torch.Generator().manual_seed(seed)
+    return Keypoints.from_xy(
+        torch.rand((1, count, 2), generator=g) * torch.tensor([width - 1.0, height - 1.0])
+    )
+
+
+@pytest.mark.parametrize("size", [(64, 96), (60, 90)], ids=["multiples of 32", "evenly padded"])
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_quarter_turns_are_exact(network: PyramidNetwork, size: tuple[int, int], turn: int) -> None:
+    height, width = size
+    image = torch.rand((1, 3, height, width), generator=torch.Generator().manual_seed(1))
+    keypoints = random_keypoints(40, width, height)
+    turned_keypoints = Keypoints.from_xy(turn_points(keypoints.xy, width, height, turn))
+    field, turned = network(image), network(image.rot90(turn, (2, 3)))
+    torch.testing.assert_close(turned.at(turned_keypoints), field.at(keypoints, turn), atol=1e-5, rtol=0)
+    torch.testing.assert_close(turned.meta(), field.meta(turn).rot90(turn, (2, 3)), atol=1e-5, rtol=0)
+    invariant = [v for v, is_variant in enumerate(network.rotation_variant) if not is_variant]
+    upright, read_turned = field.at(keypoints), field.at(keypoints, turn)
+    torch.testing.assert_close(upright[:, :, invariant], read_turned[:, :, invariant], atol=1e-6, rtol=0)
+    variant = [v for v in range(4) if v not in invariant]
+    assert (upright[:, :, variant] - read_turned[:, :, variant]).abs().max() > 0.01
+
+
+def test_turned_image_gives_the_matches_of_the_image(network: PyramidNetwork) -> None:
+    """Through the whole of `match`: the turn changes, no match does."""
+    g = torch.Generator().manual_seed(3)
+    image0 = torch.rand((1, 3, 64, 96), generator=g)
+    image1 = (image0.roll(3, 3) + 0.05 * torch.rand(image0.shape, generator=g)).clamp(0, 1)
+    describer = NetworkDescriber("small", deepcopy(network), "test", precision="float32")
+    keypoints0, keypoints1 = random_keypoints(60, 96, 64, 1), random_keypoints(60, 96, 64, 2)
+    features0 = describer.describe(image0, keypoints0)
+    upright = match(features0, describer.describe(image1, keypoints1))
+    for turn in (1, 2, 3):
+        turned_keypoints = Keypoints.from_xy(turn_points(keypoints1.xy, 96, 64, turn))
+        turned = match(features0, describer.describe(image1.rot90(turn, (2, 3)), turned_keypoints))
+        assert turned.matches.tolist() == upright.matches.tolist()
+        assert (turned.turn + turn) % 4 == upright.turn
+        torch.testing.assert_close(turned.invariance_weights, upright.invariance_weights, atol=1e-4, rtol=0)
+
+
+def test_folding_changes_nothing(network: PyramidNetwork) -> None:
+    image, keypoints = torch.rand(1, 3, 64, 64), random_keypoints(20, 64, 64)
+    folded = deepcopy(network)
+    folded.encoder.fold()
+    torch.testing.assert_close(folded(image).at(keypoints), network(image).at(keypoints), atol=1e-5, rtol=0)
+
+
+def test_each_image_of_a_batch_takes_its_own_turn(network: PyramidNetwork) -> None:
+    field = network(torch.rand(4, 3, 64, 64))
+    trunk = field.trunk_at(random_keypoints(10, 64, 64).xy.expand(4, -1, -1))
+    together = network.describe_trunk(trunk, range(4), torch.arange(4))
+    for turn in range(4):
+        alone = network.describe_trunk(trunk[turn : turn + 1], range(4), turn)
+        torch.testing.assert_close(together[turn : turn + 1], alone, atol=1e-6, rtol=0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(32, 100), st.integers(32, 100), st.integers(0, 20))
+def test_any_size_and_count(width: int, height: int, count: int) -> None:
+    torch.manual_seed(0)
+    describer = NetworkDescriber("small", PyramidNetwork(SMALL), "test", precision="float32")
+    features = describer.describe(torch.rand(1, 3, height, width), random_keypoints(count, width, height))
+    assert features.descriptors.shape == (1, count, 4, 16)
+    assert features.turned_descriptors is not None
+    assert features.turned_descriptors.shape == (1, count, 3, 2, 16)
+    norms = torch.cat(
+        [features.descriptors.norm(dim=-1).flatten(), features.meta_descriptors.norm(dim=-1).flatten()]
+    )
+    torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-5, rtol=0)
+
+
+def test_padding_and_batching_change_nothing(network: PyramidNetwork) -> None:
+    describer = NetworkDescriber("small", deepcopy(network), "test", precision="float32")
+    images = torch.rand(2, 3, 64, 80)
+    singles = [random_keypoints(n, 80, 64, n) for n in (7, 12)]
+    together = describer.describe(images, stack_keypoints(singles))
+    for i, keypoints in enumerate(singles):
+        alone = describer.describe(images[i : i + 1], keypoints)
+        part = together.select(i)
+        torch.testing.assert_close(part.descriptors, alone.descriptors, atol=1e-5, rtol=0)
+        torch.testing.assert_close(part.meta_descriptors, alone.meta_descriptors, atol=1e-5, rtol=0)
+
+
+def test_small_images_are_refused_with_the_reason(network: PyramidNetwork) -> None:
+    describer = NetworkDescriber("small", deepcopy(network), "test")
+    with pytest.raises(InputError, match="image is 40 x 16; needs at least 32 x 32"):
+        describer.describe(torch.rand(1, 3, 16, 40), random_keypoints(3, 16, 16))
+
+
+def test_plain_network_has_no_turns() -> None:
+    plain = PyramidNetwork(PyramidConfig(widths=(4, 4, 4, 4, 4), turns=1, trunk_width=8))
+    features = NetworkDescriber("plain", plain, "test").describe(
+        torch.rand(1, 3, 64, 64), random_keypoints(5, 64, 64)
+    )
+    assert features.turned_descriptors is None
+    assert features.selection.rotation_variant is None
+
+
+def test_tile_grid_by_hand() -> None:
+    tiles = tile_grid(12, 6, 3, spacing=2.0)
+    assert tiles.shape == (9, 2, 2)
+    # Tiles of 4 x 2 pixels with two points each, symmetric about the tile's centre.
+    assert tiles[0].tolist() == [[0.5, 0.5], [2.5, 0.5]]
+    assert tiles[5].tolist() == [[8.5, 2.5], [10.5, 2.5]]
