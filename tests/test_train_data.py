@@ -17,6 +17,7 @@ from lisrd.errors import InputError
 from lisrd.image import as_image, write_image
 from lisrd.train.data.crops import keypoints_in_crop, random_crop, spread
 from lisrd.train.data.dataset import DataConfig, TripletDataset, triplet_loader
+from lisrd.train.data.keypoint_cache import KeypointCache
 from lisrd.train.data.photo_cache import ArrayCache, PhotoCache
 from lisrd.train.data.sources import (
     Mixture,
@@ -154,6 +155,23 @@ class TestCaches:
     def test_large_photographs_are_shrunk(self, tmp_path: Path) -> None:
         path = _write(tmp_path / "large.png", _photo(0, 500, 1000))
         assert PhotoCache(short_side=100).read(path).shape == (100, 200, 3)
+
+
+def test_keypoints_of_what_moved_are_dropped_from_long_scenes(tmp_path: Path) -> None:
+    """Ten photographs of one wall: its left half stays, its right half is another in each."""
+    still = _photo(0, 100, 140)
+    for i in range(10):
+        photo = still.copy()
+        photo[:, 70:] = _photo(i + 1, 100, 70)
+        _write(tmp_path / "wall" / f"{i}.png", photo)
+    (scene,) = scene_folder(tmp_path).scenes
+    photos = PhotoCache()
+    cache = KeypointCache(photos, lasting=0.5)
+    photo = photos.read(scene[4])
+    every, lasting = cache.of(scene[4], photo)[:, 0], cache.in_scene(scene[4], photo, scene)[:, 0]
+    assert (lasting < 65).sum() == (every < 65).sum() > 20
+    assert (lasting > 75).sum() < 0.3 * (every > 75).sum()
+    np.testing.assert_array_equal(cache.in_scene(scene[4], photo, scene[:5])[:, 0], every)
 
 
 class TestCrops:

@@ -19,11 +19,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from lisrd.errors import InputError
 from lisrd.train.data.crops import keypoints_in_crop, random_crop, spread
-from lisrd.train.data.photo_cache import KeypointCache, PhotoCache
+from lisrd.train.data.keypoint_cache import KeypointCache
+from lisrd.train.data.photo_cache import PhotoCache
 from lisrd.train.data.sources import Mixture, SourceConfig
 
 Sample = dict[str, Tensor]
 
+_CROPS = 4  # tried in one photograph, which may be half sky
 _ATTEMPTS = 50  # draws until a sample has a readable photograph with enough keypoints
 
 
@@ -33,6 +35,7 @@ class DataConfig:
 
     `canvas` is the side of the canvas over that of the crop. Photographs are shrunk to `short_side` when
     read, which bounds how much a crop is reduced. `cache_megabytes` is per worker.
+    `lasting`: see `KeypointCache`.
     """
 
     sources: tuple[SourceConfig, ...] = ()
@@ -41,6 +44,7 @@ class DataConfig:
     num_keypoints: int = 512
     min_keypoints: int = 32
     detector: str = "sift"
+    lasting: float = 0.25
     canvas: float = 1.4
     short_side: int = 400
     cache_megabytes: float = 1024
@@ -70,7 +74,7 @@ class TripletDataset(Dataset[Sample]):
         self.config = config
         self.seed = seed
         self._photos = PhotoCache(config.short_side, config.cache_megabytes)
-        self._keypoints = KeypointCache(config.detector)
+        self._keypoints = KeypointCache(self._photos, config.detector, config.lasting)
 
     def __getitem__(self, index: int) -> Sample:
         return self.sample(index)
@@ -93,12 +97,10 @@ class TripletDataset(Dataset[Sample]):
         photos = [photo for path in paths if (photo := self._photos.read(path)) is not None]
         if len(photos) < len(paths) or photos[0].shape != photos[-1].shape:
             return None
-        anchor = photos[0]
-        transform = random_crop(anchor.shape[:2], self.config.size, rng)
-        found = keypoints_in_crop(self._keypoints.of(paths[0], anchor), transform, self.config.size)
-        keypoints = found[spread(found[:, :2], self.config.size, self.config.num_keypoints)]
-        if len(keypoints) < self.config.min_keypoints:
+        found = self._crop(self._keypoints.in_scene(paths[0], photos[0], scene), photos[0].shape[:2], rng)
+        if found is None:
             return None
+        transform, keypoints = found
         canvases = [self._canvas(photo, transform) for photo in photos]
         return {
             "image0": canvases[0],
@@ -106,6 +108,18 @@ class TripletDataset(Dataset[Sample]):
             "has_other": torch.tensor(len(photos) > 1),
             **_padded(keypoints, self.config.num_keypoints),
         }
+
+    def _crop(
+        self, keypoints: Float[np.ndarray, "n 4"], photo_size: tuple[int, int], rng: np.random.Generator
+    ) -> tuple[Float[np.ndarray, "2 3"], Float[np.ndarray, "m 4"]] | None:
+        """The first of a few crops that has enough keypoints, and these."""
+        size, config = self.config.size, self.config
+        for _ in range(_CROPS):
+            transform = random_crop(photo_size, size, rng)
+            inside = keypoints_in_crop(keypoints, transform, size)
+            if len(inside) >= config.min_keypoints:
+                return transform, inside[spread(inside[:, :2], size, config.num_keypoints)]
+        return None
 
     def _canvas(self, photo: UInt8[np.ndarray, "h w 3"], transform: Float[np.ndarray, "2 3"]) -> Tensor:
         (height, width), (top, left) = self.config.size, self.config.margin

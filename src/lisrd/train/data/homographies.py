@@ -42,7 +42,8 @@ def sample_angles(
     """Rotations in radians, counter-clockwise as seen in the image (as `torch.rot90`); which are not 0."""
     rotated = dice.coin(count, config.rotation_probability).to(dice.device)
     limit = math.radians(config.max_rotation)
-    return dice.uniform(count, low=-limit, high=limit) * rotated, rotated
+    angle = dice.uniform(count, low=-limit, high=limit)
+    return torch.where(rotated, angle, torch.zeros_like(angle)), rotated
 
 
 def sample_homographies(

@@ -1,12 +1,11 @@
-"""Decoded photographs and their keypoints, kept in memory up to a bound.
+"""Decoded photographs, kept in memory up to a bound.
 
-Both are per process: every worker of a loader fills its own. What a cache returns never depends on what it
+Caches are per process: every worker of a loader fills its own. What a cache returns never depends on what it
 holds.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,15 +13,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
-from lisrd.detect import build_detector
 from lisrd.errors import InputError
-from lisrd.image import as_image, read_image
+from lisrd.image import read_image
 
 _log = logging.getLogger(__name__)
-# Per process, because OpenCV's detectors cannot travel to a worker.
-_built_once = functools.cache(build_detector)
 
 
 class ArrayCache:
@@ -80,26 +76,3 @@ class PhotoCache:
         if scale >= 1:
             return photo
         return cv2.resize(photo, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
-
-
-class KeypointCache:
-    """The keypoints of whole photographs, the strongest first.
-
-    Crops of one photograph share them, so that a detector runs once per photograph and not once per sample.
-    """
-
-    def __init__(self, detector: str = "sift", megabytes: float = 256) -> None:
-        self.detector = detector
-        self._cache = ArrayCache(megabytes)
-
-    def of(self, path: Path, photo: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "n 4"]:
-        """Rows of x, y, scale, orientation in the photograph; the last two 0 if the detector has none."""
-        return self._cache.get(path, lambda: self._detect(photo))
-
-    def _detect(self, photo: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "n 4"]:
-        found = _built_once(self.detector)(as_image(photo))
-        xy = found.xy[0].numpy()
-        missing = np.zeros(len(xy), np.float32)
-        scales = missing if found.scales is None else found.scales[0].numpy()
-        oris = missing if found.oris is None else found.oris[0].numpy()
-        return np.column_stack([xy, scales, oris])[found.mask[0].numpy()].astype(np.float32)
