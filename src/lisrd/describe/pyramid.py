@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -36,7 +38,7 @@ class PyramidEncoder(nn.Module):
         self.widths = widths
         self.turns = turns
         levels = [Level(Lift(3, widths[0], turns), widths[0])]
-        for below, width in zip(widths, widths[1:], strict=False):
+        for below, width in pairwise(widths):
             levels.append(Level(TurnConv(below, width, turns), width))
         self.levels = nn.ModuleList(levels)
 

@@ -94,7 +94,8 @@ class TurnBatchNorm(nn.Module):
     def scale_and_shift(self) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
         """What evaluation mode multiplies and adds, per channel of the map."""
         norm = self.norm
-        assert norm.running_var is not None and norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         shift = norm.bias - norm.running_mean * scale
         return scale.repeat(self.turns), shift.repeat(self.turns)

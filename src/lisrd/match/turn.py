@@ -22,7 +22,7 @@ _VOTERS = 1024
 
 
 def choose_turn(features0: LocalFeatures, features1: LocalFeatures, kinds: list[int], policy: Policy) -> int:
-    """The quarter turn of image 1, 0 where the features have none. Raises InputError for a turn that is not there."""
+    """The quarter turn of image 1, 0 where there is none. Raises InputError for a turn the features do not have."""
     if policy.turn == "off":
         return 0
     if policy.turn != "auto":
@@ -47,7 +47,8 @@ def read_turned(features: LocalFeatures, turn: int) -> LocalFeatures:
     """The features with their rotation variant descriptors and meta descriptors as the turned image gives them."""
     if not turn:
         return features
-    assert features.turned_descriptors is not None and features.turned_meta_descriptors is not None
+    assert features.turned_descriptors is not None
+    assert features.turned_meta_descriptors is not None
     turnable = _turnable(features)
     descriptors, meta = features.descriptors.clone(), features.meta_descriptors.clone()
     descriptors[:, :, turnable] = features.turned_descriptors[:, :, turn - 1]

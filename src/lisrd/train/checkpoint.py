@@ -71,7 +71,7 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, dict[str, Tensor]], dict
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path}: damaged or half-written checkpoint ({error}); delete it to use the one before"
-        )
+        ) from error
     return int(header["step"]), state, json.loads(header["training"])
 
 

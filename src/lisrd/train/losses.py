@@ -24,7 +24,7 @@ def ignored_negatives(
     return near | missing[:, :, None] | missing[:, None, :]
 
 
-def masked_mean(values: Float[Tensor, B * rest], mask: Bool[Tensor, B * rest]) -> Float[Tensor, ""]:
+def masked_mean(values: Float[Tensor, " B *rest"], mask: Bool[Tensor, " B *rest"]) -> Float[Tensor, ""]:
     """Mean of what counts; 0 when nothing does."""
     return (values * mask).sum() / mask.sum().clamp_min(1)
 

@@ -1,0 +1,173 @@
+"""The trainer end to end on a handful of small photographs: budgets, resume, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from lisrd.describe.network import PyramidConfig
+from lisrd.errors import InputError
+from lisrd.train.checkpoint import load_checkpoint, newest_checkpoint
+from lisrd.train.config import TrainingConfig, from_table, load_config
+from lisrd.train.data.dataset import DataConfig
+from lisrd.train.objective import fitting_turn
+from lisrd.train.trainer import Trainer, learning_rate
+
+CONFIG = """
+[network]
+widths = [2, 2, 2, 2, 2]
+trunk_width = 4
+head_width = 8
+descriptor_dim = 8
+[data]
+height = 64
+width = 96
+num_keypoints = 32
+min_keypoints = 8
+[run]
+batch_size = 2
+precision = "float32"
+checkpoint_minutes = 0.0
+validation_triplets = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Blurred noise has keypoints everywhere."""
+    root = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for i in range(30):
+        noise = cv2.GaussianBlur(rng.integers(0, 256, (120, 160, 3), dtype=np.uint8), (0, 0), 2)
+        cv2.imwrite(str(root / f"{i}.png"), cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX))
+    return root
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+def trainer(config: Path, photographs: Path, out: Path, steps: int, **options: int) -> Trainer:
+    settings = load_config(config)
+    settings = replace(settings, run=replace(settings.run, steps=steps))
+    return Trainer(settings, photographs, out, workers=0, **options)
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_resumed_run_equals_the_uninterrupted_one(config: Path, photographs: Path, tmp_path: Path) -> None:
+    trainer(config, photographs, tmp_path / "whole", 6).fit()
+    first = trainer(config, photographs, tmp_path / "halves", 6)
+    for _, batch in zip(range(3), first._batches(), strict=False):
+        first._record(first._step(batch))
+    first.save()
+    second = trainer(config, photographs, tmp_path / "halves", 6)
+    assert second.resume()
+    second.fit()
+    assert losses(tmp_path / "halves") == pytest.approx(losses(tmp_path / "whole"), abs=1e-6)
+    assert len(losses(tmp_path / "halves")) == 6
+
+
+@pytest.mark.slow
+def test_killed_run_resumes_to_the_same_losses(config: Path, photographs: Path, tmp_path: Path) -> None:
+    def command(out: str) -> list[str]:
+        options = ["--data", str(photographs), "--out", str(tmp_path / out), "--steps", "40", "--workers", "0"]
+        return [sys.executable, "-m", "lisrd", "train", str(config), *options]
+
+    subprocess.run([*command("whole"), "--seed", "3"], check=True, capture_output=True)
+    killed = subprocess.Popen([*command("killed"), "--seed", "3"], stderr=subprocess.DEVNULL)
+    while killed.poll() is None and not _recorded(tmp_path / "killed", 20):
+        time.sleep(0.02)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    subprocess.run([*command("killed"), "--seed", "3", "--resume"], check=True, capture_output=True)
+    assert losses(tmp_path / "killed") == pytest.approx(losses(tmp_path / "whole"), abs=1e-6)
+
+
+def _recorded(out: Path, steps: int) -> bool:
+    metrics = out / "metrics.jsonl"
+    return metrics.exists() and len(metrics.read_text().splitlines()) >= steps
+
+
+def test_another_configuration_is_refused(config: Path, photographs: Path, tmp_path: Path) -> None:
+    trainer(config, photographs, tmp_path, 1).fit()
+    with pytest.raises(InputError, match="another seed"):
+        trainer(config, photographs, tmp_path, 2, seed=1).resume()
+
+
+def test_half_written_checkpoint_is_refused(config: Path, photographs: Path, tmp_path: Path) -> None:
+    trainer(config, photographs, tmp_path, 1).fit()
+    path = newest_checkpoint(tmp_path)
+    assert path is not None
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="half-written"):
+        load_checkpoint(path)
+
+
+def test_validation_scores_every_kind(config: Path, photographs: Path, tmp_path: Path) -> None:
+    run = trainer(config, photographs, tmp_path, 1)
+    run.fit()
+    for scores in run.last_validation.values():
+        singles = [scores[name] for name in scores if name.startswith("rot_")]
+        assert len(singles) == 4
+        assert scores["oracle"] >= max(singles) - 1e-9
+        assert 0 <= scores["soft"] <= 100
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[netwrok]\nturns = 4", "did you mean 'network'"),
+        ("[optimiser]\nlearning_rat = 1.0", "did you mean 'learning_rate'"),
+        ("[network]\nturns = 3", "it must be 1 or 4"),
+        ("[optimiser]\nlearning_rate = 'fast'", "must be a float"),
+        ("network = 3", "must be a table"),
+        ("not toml", "not a readable TOML"),
+    ],
+)
+def test_configuration_errors_teach(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_config(path)
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "configs").glob("*.toml")), ids=lambda p: p.name)
+def test_shipped_configurations_load(path: Path) -> None:
+    assert isinstance(load_config(path), TrainingConfig)
+
+
+def test_tables_become_dataclasses() -> None:
+    table = {"network": {"widths": [4, 4], "turns": 1}, "data": {"num_keypoints": 7}}
+    config = from_table(TrainingConfig, table, "here")
+    assert config.network == PyramidConfig(widths=(4, 4), turns=1)
+    assert config.data == DataConfig(num_keypoints=7)
+
+
+def test_fitting_turn_by_hand() -> None:
+    degrees = torch.tensor([0.0, 30.0, 90.0, 100.0, 180.0, -90.0, -170.0])
+    turn, left = fitting_turn(torch.deg2rad(degrees))
+    assert turn.tolist() == [0, 0, 3, 3, 2, 1, 2]
+    assert torch.rad2deg(left).tolist() == pytest.approx([0, 30, 0, 10, 0, 0, 10], abs=1e-3)
+
+
+def test_learning_rate_warms_up_and_ends_low() -> None:
+    config = TrainingConfig().optimiser
+    assert learning_rate(config, 0, 0.0) == pytest.approx(config.learning_rate / config.warmup_steps)
+    assert learning_rate(config, 10_000, 1.0) == pytest.approx(config.learning_rate * config.final_fraction)
