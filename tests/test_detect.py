@@ -67,7 +67,7 @@ def test_sift_is_opencvs_on_the_original_pixels(photograph: np.ndarray) -> None:
     grey = cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY)
     assert np.array_equal(grey_images(as_image(photograph))[0], grey)
     expected = opencv_sift(contrastThreshold=0.02, edgeThreshold=8).detect(grey, None)
-    found = SIFT(contrast_threshold=0.02, one_per_position=False, edge_threshold=8)(as_image(photograph))
+    found = SIFT(contrast_threshold=0.02, one_per_position=False, edge_threshold=8.0)(as_image(photograph))
     assert sorted(found.xy[0].tolist()) == sorted(list(k.pt) for k in expected)
 
 
@@ -130,7 +130,7 @@ def test_descriptors_do_not_depend_on_the_other_keypoints(photograph: np.ndarray
 def test_descriptors_of_no_keypoints_and_of_huge_ones() -> None:
     grey = np.zeros((3, 50), np.uint8)
     assert sift_descriptors(grey, []).shape == (0, 128)
-    assert sift_descriptors(grey, [cv2.KeyPoint(1, 1, 800, 0, 0, packed_octave(800))]).shape == (1, 128)
+    assert sift_descriptors(grey, [cv2.KeyPoint(1, 1, 800, 0, 0, packed_octave(800.0))]).shape == (1, 128)
 
 
 def test_keypoints_without_orientation_take_the_dominant_gradient(photograph: np.ndarray) -> None:
@@ -326,11 +326,14 @@ def test_no_keypoints_are_keypoints(nothing: object) -> None:
 @pytest.mark.parametrize(
     ("given_by_caller", "message"),
     [
-        ([[1, 2], [50, 3]], r"keypoint 1 at \(50\.0, 3\.0\) lies outside the 40 x 20 image \(1 of 2 do\)"),
-        ([[19, 39]], "they fit as .row, column.: swap the columns"),
-        ([[1, math.nan]], "remove what is not finite"),
+        (
+            [[1.0, 2.0], [50.0, 3.0]],
+            r"keypoint 1 at \(50\.0, 3\.0\) lies outside the 40 x 20 image \(1 of 2 do\)",
+        ),
+        ([[19.0, 39.0]], "they fit as .row, column.: swap the columns"),
+        ([[1.0, math.nan]], "remove what is not finite"),
         (np.zeros((4, 3)), r"keypoints of shape \(4, 3\)"),
-        ([["a", "b"]], "not numbers"),
+        (np.array([["a", "b"]]), "not numbers"),
     ],
 )
 def test_given_keypoints_that_are_wrong(given_by_caller: object, message: str) -> None:

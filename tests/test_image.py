@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from jaxtyping import TypeCheckError
 from PIL import Image
 
 from lisrd.errors import InputError
@@ -204,12 +205,18 @@ def test_batches_and_grey_tensors() -> None:
         (np.zeros((3, 4, 5), np.uint8), r"array of shape \(3, 4, 5\); .*channels last"),
         (np.zeros((1, 3, 4, 5), np.uint8), r"array of shape \(1, 3, 4, 5\)"),
         (torch.zeros(3, 0, 5), "has no pixels"),
-        ([[0, 1]], "list is no image; give a path"),
     ],
 )
 def test_errors_say_what_is_wrong(image: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         as_image(image)
+
+
+def test_what_is_no_image_at_all() -> None:
+    with pytest.raises(
+        (InputError, TypeCheckError), match="image"
+    ):  # the latter under `--jaxtyping-packages`
+        as_image([[0, 1]])  # type: ignore[arg-type]
 
 
 @given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=9).map(lambda s: (*s, 3))))

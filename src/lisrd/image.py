@@ -50,8 +50,8 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
         raise InputError(f"{path} is broken or truncated ({error}); copy or download it again") from error
 
 
-def write_image(path: str | Path, image: UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "H W"]) -> None:
-    """Write an image in the format of the path's suffix; the file appears whole or not at all.
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write uint8 (H, W, 3) RGB or (H, W) grey as the path's suffix says; the file appears whole or not at all.
 
     Raises `InputError` for an array that is not uint8, an unknown suffix, or a directory that is not there.
     """

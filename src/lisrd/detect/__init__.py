@@ -6,7 +6,7 @@ import difflib
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -17,6 +17,7 @@ from lisrd.types import Keypoints
 DETECTORS = ("sift", "disk", "aliked-n16", "aliked-n16rot", "keynet", "dog")
 
 
+@runtime_checkable
 class Detector(Protocol):
     """Images in, keypoints out: strongest first, ragged batches padded."""
 
