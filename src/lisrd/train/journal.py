@@ -1,0 +1,84 @@
+"""What a run writes down: metrics, validation, their plot, and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lisrd.train.data.sheet import draw_sheet
+from lisrd.train.data.triplets import Triplets
+from lisrd.train.validation import KINDS
+
+_EVERY = 10  # steps between TensorBoard scalars
+
+
+class Journal:
+    """`metrics.jsonl` (a row per step), `validation.jsonl`, `validation.png` and TensorBoard events in one folder."""
+
+    def __init__(self, directory: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.directory = directory
+        self._board = SummaryWriter(str(directory / "tensorboard"))
+
+    def step(self, row: dict[str, float]) -> None:
+        """One step's losses."""
+        self._append("metrics.jsonl", row)
+        if row["step"] % _EVERY == 0:
+            for name, value in row.items():
+                if name != "step":
+                    self._board.add_scalar(f"train/{name}", value, int(row["step"]))
+
+    def validation(
+        self, step: int, seconds: float, scores: dict[str, dict[str, float]], seen: Triplets | None
+    ) -> None:
+        """Scores by kind of pair, and a sheet of the triplets that were scored."""
+        self._append("validation.jsonl", {"step": step, "seconds": seconds, **scores})
+        for kind, by_name in scores.items():
+            for name, value in by_name.items():
+                self._board.add_scalar(f"validation_{kind}/{name}", value, step)
+        plot_validation(self.directory / "validation.jsonl", self.directory / "validation.png")
+        if seen is not None:
+            draw_sheet(seen, self.directory / "validation_triplets.png")
+        self._board.flush()
+
+    def forget_after(self, step: int) -> None:
+        """Steps after a checkpoint are done again: what was recorded of them goes, and so does half a line."""
+        for name in ("metrics.jsonl", "validation.jsonl"):
+            path = self.directory / name
+            if path.exists():
+                rows = [line for line in path.read_text().splitlines() if line.endswith("}")]
+                kept = [line for line in rows if json.loads(line)["step"] <= step]
+                path.write_text("".join(line + "\n" for line in kept))
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        with (self.directory / name).open("a") as file:
+            file.write(json.dumps(row, default=_number) + "\n")
+
+
+def _number(value: Tensor) -> float:
+    return float(value)
+
+
+def plot_validation(source: Path, target: Path) -> None:
+    """Every score over training time, one panel per kind of pair."""
+    from matplotlib.figure import Figure
+
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    figure = Figure(figsize=(14, 4), layout="constrained")
+    panels = figure.subplots(1, len(KINDS), sharey=True)
+    for panel, kind in zip(panels, KINDS, strict=True):
+        seen = [row for row in rows if kind in row]
+        for name in seen[0][kind] if seen else ():
+            style = {"soft": "-", "oracle": ":", "mean": "--"}.get(name, "-")
+            minutes = [row["seconds"] / 60 for row in seen]
+            width = 2.5 if name == "soft" else 1.2
+            panel.plot(minutes, [row[kind][name] for row in seen], style, lw=width, label=name)
+        panel.set(title=f"changed: {kind}", xlabel="minutes")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("matching score, per cent")
+    panels[-1].legend(fontsize=8)
+    figure.savefig(target, dpi=110)

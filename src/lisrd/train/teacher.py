@@ -1,0 +1,37 @@
+"""An optional teacher: another describer's descriptors of the anchor before anything was done to it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lisrd.describe import Describer, build_describer
+from lisrd.errors import InputError
+from lisrd.types import Keypoints
+
+
+class Teacher:
+    """Computed once per sample on the clean anchor, and asked of every view of it."""
+
+    def __init__(self, name: str, descriptor_dim: int, size: tuple[int, int]) -> None:
+        """`size` is the anchor's (height, width). Raises InputError when the descriptors cannot be compared."""
+        self.describer: Describer = build_describer(name)
+        self.size = size
+        self.descriptor_dim = descriptor_dim
+
+    @torch.no_grad()
+    def describe(self, batch: dict[str, Tensor]) -> Float[Tensor, "B N D"]:
+        """Unit descriptors at the keypoints of the anchors of a batch of samples."""
+        canvas = batch["image0"]
+        top, left = ((canvas.shape[2 + axis] - self.size[axis]) // 2 for axis in (0, 1))
+        anchor = canvas[:, :, top : top + self.size[0], left : left + self.size[1]].float() / 255
+        xy, mask = batch["keypoints0"], batch["keypoint_mask"]
+        keypoints = Keypoints(xy, mask.float(), mask, batch["scales"], batch["oris"])
+        descriptors = self.describer.describe(anchor, keypoints, keep_turns=False).descriptors[:, :, 0]
+        if descriptors.shape[-1] != self.descriptor_dim:
+            raise InputError(
+                f"the teacher {self.describer.name} has {descriptors.shape[-1]} values per descriptor and the network "
+                f"{self.descriptor_dim}; set network.descriptor_dim to the teacher's"
+            )
+        return descriptors
