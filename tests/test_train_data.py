@@ -144,7 +144,7 @@ class TestSources:
 
 class TestCaches:
     def test_the_oldest_arrays_go_first(self) -> None:
-        cache = ArrayCache(megabytes=2)
+        cache = ArrayCache(megabytes=2.0)
         megabyte = np.zeros(2**20, np.uint8)
         made: list[str] = []
         for name in ("a", "b", "a", "c", "a", "b"):

@@ -28,14 +28,14 @@ from lisrd.train.data.triplets import AugmentConfig, Augmenter
 
 SIZE = (60, 80)
 MARGIN = (12, 16)
-RIGID = HomographyConfig(patch_ratio=1.0, perspective=0, scaling=0, translation=0, wide_probability=0)
+RIGID = HomographyConfig(patch_ratio=1.0, perspective=0.0, scaling=0.0, translation=0.0, wide_probability=0.0)
 NO_NOISE = PhotometricConfig(
-    brightness=0,
-    contrast=0,
-    noise_probability=0,
-    shade_probability=0,
-    motion_probability=0,
-    jpeg_probability=0,
+    brightness=0.0,
+    contrast=0.0,
+    noise_probability=0.0,
+    shade_probability=0.0,
+    motion_probability=0.0,
+    jpeg_probability=0.0,
 )
 
 
@@ -83,11 +83,11 @@ class TestHomographies:
     @pytest.mark.parametrize("seed", range(8))
     def test_a_dot_lands_where_its_keypoint_does(self, seed: int) -> None:
         dice = _dice(seed)
-        angle, _ = sample_angles(1, dice, HomographyConfig(rotation_probability=1))
+        angle, _ = sample_angles(1, dice, HomographyConfig(rotation_probability=1.0))
         H = sample_homographies(angle, *SIZE, dice, HomographyConfig(wide_probability=0.5, wide_max=1.2))
         keypoint = torch.tensor([[[42.0, 27.0]]], dtype=torch.float64)
         view = warp_images(_dot(42, 27).double(), torch.linalg.inv(H), MARGIN, SIZE)
-        carried, visible = carry_keypoints(keypoint, H, SIZE, border=8)
+        carried, visible = carry_keypoints(keypoint, H, SIZE, border=8.0)
         assert visible.all()
         torch.testing.assert_close(_centroid(view), carried[0, 0], atol=0.5, rtol=0)
 
@@ -95,7 +95,7 @@ class TestHomographies:
         dice = _dice()
         angle, _ = sample_angles(200, dice, HomographyConfig())
         H = sample_homographies(angle, *SIZE, dice, HomographyConfig())
-        _, visible = carry_keypoints(torch.tensor([[[40.0, 30.0]]]).expand(200, 1, 2).double(), H, SIZE, 3)
+        _, visible = carry_keypoints(torch.tensor([[[40.0, 30.0]]]).expand(200, 1, 2).double(), H, SIZE, 3.0)
         assert visible.float().mean() > 0.95
 
     @pytest.mark.parametrize("turn", [1, 2, 3])
@@ -109,7 +109,9 @@ class TestHomographies:
         torch.testing.assert_close(view.float(), torch.rot90(image, turn, (-2, -1)), atol=1e-4, rtol=0)
 
     def test_scale_is_that_of_things_in_the_view(self) -> None:
-        wide = HomographyConfig(perspective=0, translation=0, wide_probability=1, wide_min=1.4, wide_max=1.6)
+        wide = HomographyConfig(
+            perspective=0.0, translation=0.0, wide_probability=1.0, wide_min=1.4, wide_max=1.6
+        )
         H = sample_homographies(torch.zeros(50), *SIZE, _dice(), wide)
         ends = warp_points(
             torch.tensor([[30.0, 30.0], [40.0, 30.0]], dtype=torch.float64).expand(50, 2, 2), H
@@ -119,7 +121,7 @@ class TestHomographies:
         assert scale.max() < 1.601
 
     def test_half_of_the_views_are_turned_within_the_limit(self) -> None:
-        angle, rotated = sample_angles(2000, _dice(), HomographyConfig(max_rotation=90))
+        angle, rotated = sample_angles(2000, _dice(), HomographyConfig(max_rotation=90.0))
         assert rotated.float().mean() == pytest.approx(0.5, abs=0.04)
         assert torch.equal(angle != 0, rotated)
         assert 1.5 < angle.abs().max() <= math.pi / 2
@@ -127,7 +129,7 @@ class TestHomographies:
     def test_points_beyond_the_horizon_are_not_visible(self) -> None:
         H = torch.tensor([[[1.0, 0, 0], [0, 1, 0], [-0.02, 0, 1]]])  # the horizon is x = 50
         # The point comes out at (20, 20) for a depth of -1.
-        carried, visible = carry_keypoints(torch.tensor([[[10.0, 10.0], [100.0, 20.0]]]), H, SIZE, 3)
+        carried, visible = carry_keypoints(torch.tensor([[[10.0, 10.0], [100.0, 20.0]]]), H, SIZE, 3.0)
         assert visible.tolist() == [[True, False]]
         torch.testing.assert_close(carried[0, 0], torch.tensor([12.5, 12.5]))
 
@@ -136,11 +138,11 @@ class TestLight:
     @pytest.mark.parametrize(
         "change",
         [
-            lambda x, d: relight(x, d, RelightConfig(night_probability=0)),
-            lambda x, d: relight(x, d, RelightConfig(night_probability=1)),
+            lambda x, d: relight(x, d, RelightConfig(night_probability=0.0)),
+            lambda x, d: relight(x, d, RelightConfig(night_probability=1.0)),
             lambda x, d: turn_to_night(x, d, NightConfig()),
             lambda x, d: photograph(
-                x.clone(), d, PhotometricConfig(jpeg_probability=1, motion_probability=1)
+                x.clone(), d, PhotometricConfig(jpeg_probability=1.0, motion_probability=1.0)
             ),
         ],
     )
@@ -172,12 +174,12 @@ class TestLight:
 
     def test_motion_blur_keeps_the_brightness_and_the_place_of_a_dot(self) -> None:
         config = PhotometricConfig(
-            brightness=0,
-            contrast=0,
-            noise_probability=0,
-            shade_probability=0,
-            motion_probability=1,
-            jpeg_probability=0,
+            brightness=0.0,
+            contrast=0.0,
+            noise_probability=0.0,
+            shade_probability=0.0,
+            motion_probability=1.0,
+            jpeg_probability=0.0,
         )
         dot = _dot(40, 30).expand(4, 3, -1, -1).clone() * 0.9
         blurred = photograph(dot.clone(), _dice(), config)
@@ -225,9 +227,9 @@ class TestAugmenter:
     def test_keypoints_sit_on_the_same_structure(self) -> None:
         """Without photometric changes, the three images have the same colour at a keypoint."""
         config = AugmentConfig(
-            relight_probability=0,
-            other_light_probability=0,
-            homography=HomographyConfig(wide_probability=0),
+            relight_probability=0.0,
+            other_light_probability=0.0,
+            homography=HomographyConfig(wide_probability=0.0),
             photometric=NO_NOISE,
         )
         triplets = Augmenter(config, SIZE)(_batch(), step_generator(0, 3))
@@ -242,7 +244,7 @@ class TestAugmenter:
 
     def test_the_steady_view_is_not_turned_and_keeps_the_light(self) -> None:
         config = AugmentConfig(
-            other_light_probability=1, other_relight_probability=0, homography=RIGID, photometric=NO_NOISE
+            other_light_probability=1.0, other_relight_probability=0.0, homography=RIGID, photometric=NO_NOISE
         )
         batch = _batch()
         triplets = Augmenter(config, SIZE)(batch, step_generator(0, 0))

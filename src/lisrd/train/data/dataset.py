@@ -47,7 +47,7 @@ class DataConfig:
     lasting: float = 0.25
     canvas: float = 1.4
     short_side: int = 400
-    cache_megabytes: float = 1024
+    cache_megabytes: float = 1024.0
 
     @property
     def size(self) -> tuple[int, int]:

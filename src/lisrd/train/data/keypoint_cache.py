@@ -31,7 +31,7 @@ class KeypointCache:
     """
 
     def __init__(
-        self, photos: PhotoCache, detector: str = "sift", lasting: float = 0.25, megabytes: float = 256
+        self, photos: PhotoCache, detector: str = "sift", lasting: float = 0.25, megabytes: float = 256.0
     ) -> None:
         self.photos = photos
         self.detector = detector

@@ -68,7 +68,7 @@ def night_light(
     tint = torch.cat([-blue, torch.zeros_like(blue), blue], dim=1).exp()
     regions = F.adaptive_avg_pool2d(images.mean(dim=1, keepdim=True), coarse(size, 4))
     # What is bright over a whole region by day is mostly sky.
-    sky = (enlarge(regions, size) - 0.4).clamp(min=0) * dice.sometimes(count, 0.8, 0, 2 * config.sky)
+    sky = (enlarge(regions, size) - 0.4).clamp(min=0) * dice.sometimes(count, 0.8, 0.0, 2 * config.sky)
     patches = dice.uniform(count, 1, 1, 1, high=0.4) * smooth_noise(count, size, 3, dice)
     pools = spots(count, config.lamps, size, (0.08, 0.5), dice)
     warm = torch.lerp(
@@ -96,8 +96,8 @@ def expose_dark(
     """The sensor's noise, the camera's gain, crushed blacks, vignetting, clipping to [0, 1]."""
     count = len(images)
     x, y = positions((images.shape[2], images.shape[3]), images.device)
-    falloff = 1 - dice.sometimes(count, 0.5, 0, config.vignetting) * (x**2 + y**2)
-    exposed = images * falloff.clamp(min=0.1) - dice.sometimes(count, 0.6, 0, config.black)
+    falloff = 1 - dice.sometimes(count, 0.5, 0.0, config.vignetting) * (x**2 + y**2)
+    exposed = images * falloff.clamp(min=0.1) - dice.sometimes(count, 0.6, 0.0, config.black)
     target = dice.log_uniform(count, 1, 1, 1, low=config.mean_min, high=config.mean_max)
     gain = (target / exposed.clamp(min=0).mean(dim=(1, 2, 3), keepdim=True)).clamp(1, config.gain_max)
     noise = dice.log_uniform(count, 1, 1, 1, low=config.noise_min, high=config.noise_max)

@@ -54,7 +54,7 @@ class ArrayCache:
 class PhotoCache:
     """Reads photographs, shrunk so that the short side has at most `short_side` pixels."""
 
-    def __init__(self, short_side: int = 400, megabytes: float = 1024) -> None:
+    def __init__(self, short_side: int = 400, megabytes: float = 1024.0) -> None:
         self.short_side = short_side
         self._cache = ArrayCache(megabytes)
         self._broken: set[Path] = set()
@@ -70,7 +70,7 @@ class PhotoCache:
             _log.warning("skipping a broken training image: %s", error)
             return None
 
-    def _shrunk(self, photo: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    def _shrunk(self, photo: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
         height, width = photo.shape[:2]
         scale = self.short_side / min(height, width)
         if scale >= 1:

@@ -29,8 +29,8 @@ class PhotometricConfig:
     motion_probability: float = 0.12
     motion: int = 5
     jpeg_probability: float = 0.15
-    jpeg_quality_min: int = 25
-    jpeg_quality_max: int = 85
+    jpeg_quality_min: float = 25.0
+    jpeg_quality_max: float = 85.0
 
 
 def photograph(
@@ -78,8 +78,8 @@ def add_noise(
 ) -> Float[Tensor, "B 3 H W"]:
     """Gaussian noise and speckle from one field, clipped to [0, 1]."""
     count, probability = len(images), config.noise_probability
-    additive = dice.sometimes(count, probability, 0, config.noise)
-    speckle = dice.sometimes(count, probability, 0, config.speckle)
+    additive = dice.sometimes(count, probability, 0.0, config.noise)
+    speckle = dice.sometimes(count, probability, 0.0, config.speckle)
     amplitude = torch.addcmul(additive, images, speckle)
     return dice.noise(*images.shape).mul_(amplitude).add_(images).clamp_(0, 1)
 

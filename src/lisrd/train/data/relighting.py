@@ -147,7 +147,7 @@ def clutter_shadow(
     """The shadow of leaves or clouds: smooth noise above a threshold."""
     count, size = len(luminance), (luminance.shape[2], luminance.shape[3])
     depth = _shadow_depth(count, config.clutter_probability, dice, config)
-    cells = int(dice.log_uniform(1, low=4, high=24))
+    cells = int(dice.log_uniform(1, low=4.0, high=24.0))
     clutter = smooth_noise(count, size, cells, dice)
     threshold = dice.uniform(count, 1, 1, 1, low=-0.5, high=0.7)
     softness = dice.log_uniform(count, 1, 1, 1, low=0.1, high=1.0)
