@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -21,12 +21,15 @@ from torch import Tensor
 ImageLike = str | Path | Image.Image | np.ndarray | Tensor
 
 
+_R = TypeVar("_R", bound="_Record")
+
+
 class _Record:
     """Moving a record moves every tensor in it."""
 
     __slots__ = ()
 
-    def to(self, *args: Any, **kwargs: Any) -> Self:
+    def to(self: _R, *args: Any, **kwargs: Any) -> _R:
         """Like `torch.Tensor.to`; integer and boolean tensors keep their dtype."""
         moved = {}
         for f in fields(self):  # type: ignore[arg-type]

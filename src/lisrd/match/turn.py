@@ -28,7 +28,7 @@ def choose_turn(features0: LocalFeatures, features1: LocalFeatures, kinds: list[
     if policy.turn != "auto":
         if policy.turn and features1.turned_descriptors is None:
             raise InputError(
-                f"policy: turn is {policy.turn}, but features1 hold no turned descriptors; describe with keep_turns=True"
+                f"policy: turn is {policy.turn}, but features1 hold no turned descriptors: describe with keep_turns"
             )
         return policy.turn
     columns = [column for column, v in enumerate(_turnable(features1)) if v in kinds]

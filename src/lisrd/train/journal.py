@@ -80,5 +80,7 @@ def plot_validation(source: Path, target: Path) -> None:
         panel.set(title=f"changed: {kind}", xlabel="minutes")
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("matching score, per cent")
-    panels[-1].legend(fontsize=8)
+    shown = next((panel for panel in reversed(panels) if panel.lines), None)
+    if shown is not None:
+        shown.legend(fontsize=8)
     figure.savefig(target, dpi=110)

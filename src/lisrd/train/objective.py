@@ -42,10 +42,16 @@ class LossConfig:
     steady_weight: float = 1.0  # pairs (0, 2), for every descriptor
     variant_weight: float = 0.5
     meta_weight: float = 1.0
+    selection_weight: float = 0.0  # cross entropy of the selection to what changed
+    teacher: str = ""  # a describer such as "aliked-n16=PATH"; what it says of the clean anchor is asked of all views
+    teacher_weight: float = 0.0
+    teacher_kinds: tuple[str, ...] = ("rot_var_illum_invar",)
     initial_sharpness: float = 20.0  # of the dual softmax; learned
     unrotated_below: float = 15.0  # degrees left after the fitting turn: no change of rotation
 
     def __post_init__(self) -> None:
+        if bool(self.teacher) != (self.teacher_weight > 0):
+            raise ValueError("loss.teacher and loss.teacher_weight need each other")
         if self.matching not in ("dual_softmax", "triplet"):
             raise ValueError(f"loss.matching is {self.matching!r}; it must be 'dual_softmax' or 'triplet'")
 
@@ -91,11 +97,14 @@ class TripletObjective(nn.Module):
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(config.initial_sharpness)))
         self.register_buffer("invariant_to_rotation", _column(kinds, ROTATION), persistent=False)
         self.register_buffer("invariant_to_light", _column(kinds, ILLUMINATION), persistent=False)
+        self.taught = [v for v, kind in enumerate(kinds) if kind.name in config.teacher_kinds]
         self.invariant_to_rotation: Bool[Tensor, " V"]
         self.invariant_to_light: Bool[Tensor, " V"]
 
-    def forward(self, network: PyramidNetwork, triplets: Triplets) -> dict[str, Float[Tensor, ""]]:
-        """The parts of the loss by name; "loss" is their weighted sum."""
+    def forward(
+        self, network: PyramidNetwork, triplets: Triplets, taught: Float[Tensor, "B N D"] | None = None
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The parts of the loss by name; "loss" is their weighted sum. `taught` are the teacher's descriptors."""
         config = self.config
         has_turns = network.config.turns > 1
         turn, residual = fitting_turn(triplets.angle)
@@ -116,13 +125,14 @@ class TripletObjective(nn.Module):
             )
         if config.variant_weight:
             parts["variant"] = self._variant((d0 * d2).sum(-1), (d0 * d1).sum(-1), triplets, residual)
-        if config.meta_weight:
-            parts["meta"] = self._meta(network, views, triplets, changed.detach(), ignored)
-        parts["loss"] = (
-            parts["invariant"]
-            + config.steady_weight * parts.get("steady", 0)
-            + config.variant_weight * parts.get("variant", 0)
-            + config.meta_weight * parts.get("meta", 0)
+        if config.meta_weight or config.selection_weight:
+            weights = selection_weights(network, views.meta[0], views.meta[1], triplets)
+            parts["meta"] = self._meta(weights, changed.detach(), ignored, triplets)
+            parts["selection"] = self._selection(weights, triplets, residual)
+        if taught is not None:
+            parts["teacher"] = self._teacher(views, taught, triplets)
+        parts["loss"] = parts["invariant"] + sum(
+            getattr(config, f"{name}_weight") * part for name, part in parts.items() if name != "invariant"
         )
         return parts
 
@@ -171,16 +181,32 @@ class TripletObjective(nn.Module):
 
     def _meta(
         self,
-        network: PyramidNetwork,
-        views: Views,
-        triplets: Triplets,
+        weights: Float[Tensor, "B V N N"],
         similarity: Float[Tensor, "B V N N"],
         ignored: Bool[Tensor, "B N N"],
+        triplets: Triplets,
     ) -> Float[Tensor, ""]:
         """The matching loss of the weighted similarity; the local descriptors learn nothing from it."""
-        weights = selection_weights(network, views.meta[0], views.meta[1], triplets)
         weighted = weighted_similarity(similarity.float(), weights)
         return masked_mean(self._pair_loss(weighted, ignored), triplets.mask)
+
+    def _selection(
+        self, weights: Float[Tensor, "B V N N"], triplets: Triplets, residual: Float[Tensor, " B"]
+    ) -> Float[Tensor, ""]:
+        """Cross entropy, at true correspondences, to the descriptor that is invariant to just what changed."""
+        rotated = self.rotation_changed(triplets, residual)
+        relit = triplets.illumination_changed
+        needed = (self.invariant_to_rotation == rotated[:, None]) & (
+            self.invariant_to_light == relit[:, None]
+        )
+        chosen = weights.diagonal(dim1=2, dim2=3)[needed]  # one kind per image: (B, N)
+        return masked_mean(-chosen.clamp_min(1e-6).log(), triplets.mask)
+
+    def _teacher(self, views: Views, taught: Float[Tensor, "B N D"], triplets: Triplets) -> Float[Tensor, ""]:
+        """1 - cosine to the teacher's descriptor of the clean anchor, in every view."""
+        views_of_taught = torch.stack(views.descriptors)[:, :, :, self.taught]
+        cosine = torch.einsum("pbnvd,bnd->pvbn", views_of_taught, taught).mean((0, 1))
+        return masked_mean(1 - cosine, triplets.mask)
 
 
 def selection_weights(

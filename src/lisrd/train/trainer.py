@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -31,10 +30,10 @@ from lisrd.train.data.dataset import TripletDataset, triplet_loader
 from lisrd.train.data.dice import step_generator
 from lisrd.train.data.sources import build_mixture
 from lisrd.train.data.triplets import Augmenter, Triplets
+from lisrd.train.journal import Journal
 from lisrd.train.objective import TripletObjective
+from lisrd.train.teacher import Teacher
 from lisrd.train.validation import validate
-
-log = logging.getLogger(__name__)
 
 #: Batches of validation are drawn from a seed of their own, the same in every run.
 VALIDATION_SEED = 20_200_824
@@ -78,6 +77,9 @@ class Trainer:
         self.dataset = TripletDataset(train, config.data, seed)
         self.validation_set = TripletDataset(held_out, config.data, VALIDATION_SEED)
         self.augmenter = Augmenter(config.augment, config.data.size)
+        self.journal = Journal(directory)
+        teacher, dim = config.loss.teacher, config.network.descriptor_dim
+        self.teacher = Teacher(teacher, dim, config.data.size) if teacher else None
         self.model = self.fabric.setup_module(_LossOf(self.network, self.objective))
         self.optimiser = self.fabric.setup_optimizers(self.optimiser)
 
@@ -98,7 +100,7 @@ class Trainer:
         self.average.weights = {n: t.to(self.fabric.device) for n, t in state["average"].items()}
         self.average.updates = step
         self.progress = Progress(step, saved["seconds"])
-        self._truncate_metrics(step)
+        self.journal.forget_after(step)
         return True
 
     def has_checkpoint(self) -> bool:
@@ -165,7 +167,8 @@ class Trainer:
             triplets = self._triplets(
                 batch, self.seed, step * self.fabric.world_size + self.fabric.global_rank
             )
-        parts = self.model(**{f.name: getattr(triplets, f.name) for f in fields(triplets)})
+            taught = self.teacher.describe(batch).to(self.fabric.device) if self.teacher else None
+        parts = self.model(taught, **{f.name: getattr(triplets, f.name) for f in fields(triplets)})
         if not bool(torch.isfinite(parts["loss"])):
             raise FloatingPointError(
                 f"the loss is {float(parts['loss'])} at step {step}; the last checkpoint is good"
@@ -202,11 +205,9 @@ class Trainer:
         run = self.config.run
         count = -(-run.validation_triplets // run.batch_size)
         loader = triplet_loader(self.validation_set, run.batch_size, num_steps=count)
-        batches = (self._triplets(batch, VALIDATION_SEED, step) for step, batch in enumerate(loader))
+        batches = [self._triplets(batch, VALIDATION_SEED, step) for step, batch in enumerate(loader)]
         self.last_validation = scores = validate(self.averaged_network(), batches)
-        self._append(
-            "validation.jsonl", {"step": self.progress.step, "seconds": self.progress.seconds, **scores}
-        )
+        self.journal.validation(self.progress.step, self.progress.seconds, scores, batches[0])
         return scores
 
     def save(self) -> None:
@@ -240,22 +241,9 @@ class Trainer:
         if self.fabric.global_rank:
             return
         row = {"step": self.progress.step, **loss, "seconds": round(self.progress.seconds, 3)}
-        self._append("metrics.jsonl", row)
+        self.journal.step(row)
         if self.on_step:
             self.on_step({**row, "spent": self._spent()})
-
-    def _append(self, name: str, row: dict[str, Any]) -> None:
-        with (self.directory / name).open("a") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def _truncate_metrics(self, step: int) -> None:
-        """Steps after the checkpoint are done again: forget what was recorded of them."""
-        for name in ("metrics.jsonl", "validation.jsonl"):
-            path = self.directory / name
-            if path.exists():
-                rows = [line for line in path.read_text().splitlines() if line.endswith("}")]
-                kept = [line for line in rows if json.loads(line)["step"] <= step]
-                path.write_text("".join(line + "\n" for line in kept))
 
 
 class _LossOf(nn.Module):
@@ -265,8 +253,10 @@ class _LossOf(nn.Module):
         super().__init__()
         self.network, self.objective = network, objective
 
-    def forward(self, **fields_of_triplets: Tensor) -> dict[str, Tensor]:
-        return self.objective(self.network, Triplets(**fields_of_triplets))  # Fabric refuses frozen records
+    def forward(self, taught: Tensor | None, **fields_of_triplets: Tensor) -> dict[str, Tensor]:
+        return self.objective(
+            self.network, Triplets(**fields_of_triplets), taught
+        )  # Fabric refuses frozen records
 
 
 def learning_rate(config: OptimiserConfig, step: int, spent: float) -> float:
