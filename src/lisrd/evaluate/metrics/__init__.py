@@ -1,0 +1,1 @@
+"""What is measured, each as a plain function of keypoints, matches and ground truth."""

@@ -1,0 +1,98 @@
+"""The names of what is compared, and how each is matched: `BASE[:part][:part]`.
+
+BASE is a describer of `lisrd.describe`. Parts change the matching: all names of one base share its features.
+
+    pyramid                      the default policy: soft selection, the turn chosen for the pair
+    pyramid:rot_invar_illum_var  one descriptor of the bank alone
+    pyramid:mean, pyramid:hard   the plain mean of the descriptors; the best weight takes all
+    pyramid:oracle               of the single descriptors the one with the most correct matches, pair by pair
+    pyramid:turn-off             variant descriptors are read upright only; combines: pyramid:mean:turn-off
+    NAME:four-rotations          image 1 is described in four turns, the one with the most inliers counts
+    pyramid:parts                stands for all of the bank's parts at once
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from lisrd.errors import InputError
+from lisrd.match import Policy
+
+FOUR_ROTATIONS = "four-rotations"
+SELECTIONS = ("soft", "hard", "mean")
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One row of the report."""
+
+    name: str
+    base: str
+    policy: Policy = field(default_factory=Policy)
+    oracle: bool = False
+    four_rotations: bool = False
+
+
+def parse_method(name: str) -> Method:
+    """What a name means. Whether a bank has the invariance it names is known once its features are there."""
+    base, *parts = _split(name)
+    method = Method(name, base)
+    for part in parts:
+        method = _with_part(method, part)
+    return method
+
+
+def _with_part(method: Method, part: str) -> Method:
+    match part:
+        case "oracle":
+            return replace(method, oracle=True)
+        case "turn-off":
+            return replace(method, policy=replace(method.policy, turn="off"))
+        case "four-rotations":  # the turns of the images replace those of the descriptors
+            return replace(method, four_rotations=True, policy=replace(method.policy, turn="off"))
+        case "soft" | "hard" | "mean":
+            return replace(method, policy=replace(method.policy, selection=part))
+        case _:
+            return replace(method, policy=replace(method.policy, only=(part,)))
+
+
+def expand_parts(names: Sequence[str], invariances: dict[str, tuple[str, ...]]) -> list[str]:
+    """`BASE:parts` replaced by the names it stands for; `invariances` are those of each base."""
+    expanded: list[str] = []
+    for name in names:
+        base, *parts = _split(name)
+        if parts == ["parts"]:
+            singles = invariances[base] if len(invariances[base]) > 1 else ()
+            expanded += [f"{base}:{part}" for part in (*singles, "mean", "hard", "oracle", "turn-off")]
+        else:
+            expanded.append(name)
+    return list(dict.fromkeys(expanded))
+
+
+def check_invariances(methods: Sequence[Method], invariances: dict[str, tuple[str, ...]]) -> None:
+    """Raise `InputError` where a name asks for a part that its base does not have."""
+    for method in methods:
+        has = invariances[method.base]
+        for part in method.policy.only or ():
+            if part not in has:
+                known = ", ".join((*has, "mean", "hard", "oracle", "turn-off", FOUR_ROTATIONS, "parts"))
+                raise InputError(f"'{method.name}': '{method.base}' has no part '{part}'; it has {known}")
+
+
+def base_of(name: str) -> str:
+    """The describer a name is about."""
+    return _split(name)[0]
+
+
+def _split(name: str) -> list[str]:
+    base, *rest = name.split(":")
+    parts: list[str] = []
+    for piece in rest:  # `aliked-n16=C:\weights.pth`: a piece with a separator belongs to a path
+        if not parts and ("/" in piece or "\\" in piece or "." in piece):
+            base = f"{base}:{piece}"
+        else:
+            parts.append(piece)
+    if not base:
+        raise InputError(f"'{name}' is not a describer's name; see `lisrd info` for those at hand")
+    return [base, *parts]

@@ -1,0 +1,90 @@
+"""What stands in the tables, the same for HTML and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One number of a row: `percent` with its interval, or a plain number."""
+
+    key: str
+    title: str
+    percent: bool = False
+    digits: int = 1
+    best: str = ""  # "high" or "low": which one is emphasised
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A formatted number; `interval` is empty where there is none."""
+
+    text: str
+    interval: str = ""
+    is_best: bool = False
+
+
+COLUMNS = (
+    Column("precision", "precision", percent=True, best="high"),
+    Column("recall", "recall", percent=True, best="high"),
+    Column("homography_accuracy", "homography, RANSAC", percent=True, best="high"),
+    Column("homography_accuracy_magsac", "homography, MAGSAC++", percent=True, best="high"),
+    Column("homography_auc_1", "AUC 1 px", percent=True, best="high"),
+    Column("homography_auc_3", "AUC 3 px", percent=True, best="high"),
+    Column("homography_auc_5", "AUC 5 px", percent=True, best="high"),
+    Column("pose_auc_5", "pose AUC 5°", percent=True, best="high"),
+    Column("pose_auc_10", "pose AUC 10°", percent=True, best="high"),
+    Column("pose_auc_20", "pose AUC 20°", percent=True, best="high"),
+    Column("median_error", "error of correct, px", digits=2, best="low"),
+    Column("num_matches", "matches", digits=0),
+    Column("num_correct", "correct", digits=0, best="high"),
+    Column("num_inliers", "inliers", digits=0),
+    Column("milliseconds", "describe + match, ms", digits=0),
+)
+
+
+def parts_of(document: dict[str, Any]) -> list[str]:
+    """The parts in the order of their rows; a data set of one part is shown once, not again as `all`."""
+    parts = list(dict.fromkeys(row["part"] for row in document["rows"]))
+    return parts[:1] if len(parts) == 2 else parts
+
+
+def rows_of(document: dict[str, Any], part: str) -> list[dict[str, Any]]:
+    """The rows of a part, with the time per pair in milliseconds."""
+    return [{**row, "milliseconds": _milliseconds(row)} for row in document["rows"] if row["part"] == part]
+
+
+def columns_of(rows: Sequence[dict[str, Any]]) -> list[Column]:
+    """The columns for which the ground truth of this data set defines a number."""
+    return [column for column in COLUMNS if any(row.get(column.key) is not None for row in rows)]
+
+
+def cells_of(rows: Sequence[dict[str, Any]], column: Column) -> list[Cell]:
+    """One column, formatted, its best number marked (the oracle looks at the truth and does not compete)."""
+    competing = [
+        row[column.key]
+        for row in rows
+        if row.get(column.key) is not None and "oracle" not in row["describer"]
+    ]
+    best = {"high": max, "low": min}[column.best](competing, default=None) if column.best else None
+    return [_cell(row, column, best) for row in rows]
+
+
+def _cell(row: dict[str, Any], column: Column, best: float | None) -> Cell:
+    value = row.get(column.key)
+    if value is None:
+        return Cell("–")
+    scale = 100 if column.percent else 1
+    interval = row["interval"].get(column.key)
+    ends = (
+        f"{scale * interval[0]:.{column.digits}f}–{scale * interval[1]:.{column.digits}f}" if interval else ""
+    )
+    return Cell(f"{scale * value:.{column.digits}f}", ends, value == best)
+
+
+def _milliseconds(row: dict[str, Any]) -> float | None:
+    describe, match = row.get("seconds_describe"), row.get("seconds_match")
+    return None if describe is None or match is None else 1000 * (describe + match)
