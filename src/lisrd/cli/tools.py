@@ -27,7 +27,7 @@ _EXTRAS = {
 def info(json: JsonOption = False) -> None:
     """Versions, devices, weights, and what is accelerated: the text for a bug report."""
     from lisrd.describe.precision import choose_precision
-    from lisrd.describe.weights import bundled_weights
+    from lisrd.describe.weights import bundled_names
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision, reason = choose_precision("auto", device)
@@ -43,7 +43,7 @@ def info(json: JsonOption = False) -> None:
         ],
         "threads": torch.get_num_threads(),
         "precision": {"auto": str(precision).removeprefix("torch."), "reason": reason},
-        "weights": bundled_weights(),
+        "weights": bundled_names(),
     }
     answer(document, json, _as_text(document))
 
