@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lisrd.describe import build_describer
 from lisrd.describe.field import read_field
 from lisrd.describe.netvlad import NetVLAD
 from lisrd.describe.paper import PaperConfig, PaperNetwork
-from lisrd.describe.weights import from_published
+from lisrd.describe.weights import from_published, save_weights
+from lisrd.detect import build_detector
 from lisrd.match import Policy, match
 from lisrd.match.nearest import mutual_nearest_neighbours
 from lisrd.match.selection import (
@@ -98,6 +101,18 @@ def test_reference_drops_what_the_pooling_drops(small: PaperNetwork) -> None:
 def test_unknown_compat_says_what_is_known() -> None:
     with pytest.raises(ValueError, match="it must be 'none' or 'reference'"):
         PaperConfig(compat="released")  # type: ignore[arg-type]
+
+
+def test_a_photograph_matches_itself(small: PaperNetwork, photograph: np.ndarray, tmp_path: Path) -> None:
+    """Through the file, the describer and the matcher, with random weights."""
+    image = torch.from_numpy(photograph[60:213, 150:350]).permute(2, 0, 1)[None] / 255
+    for _ in range(30):  # without statistics of photographs, random maps are nearly constant
+        small.train()(image)
+    save_weights(tmp_path / "paper.safetensors", small, {})
+    describer = build_describer(str(tmp_path / "paper.safetensors"), precision="float32")
+    features = describer.describe(image, build_detector("sift")(image, 50))
+    matches = match(features, features, Policy()).matches
+    assert matches.tolist() == [[i, i] for i in range(50)]
 
 
 # Laws.
