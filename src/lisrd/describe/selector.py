@@ -1,0 +1,74 @@
+"""What a bank learns: NetVLAD of the local descriptors in each tile, and how sharply their agreement selects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from lisrd.describe.meta import MetaDescriptors
+from lisrd.types import Selection
+
+
+@dataclass(frozen=True, slots=True)
+class SelectorConfig:
+    """Sizes of the selector of a bank; `members` are the names of its describers, in order."""
+
+    members: tuple[str, ...]
+    invariances: tuple[str, ...]
+    descriptor_dim: int = 128  # of the widest member
+    num_clusters: int = 8
+    tiles_per_side: int = 3
+
+    def __post_init__(self) -> None:
+        if len(self.members) < 2 or len(self.members) != len(self.invariances):
+            raise ValueError(
+                f"a bank selects among two members or more and names the invariance of each: there are "
+                f"{len(self.members)} members and {len(self.invariances)} invariances"
+            )
+        if len(set(self.invariances)) < len(self.invariances):
+            raise ValueError(f"invariances {', '.join(self.invariances)}: each needs a name of its own")
+
+
+class Selector(nn.Module):
+    """Meta descriptors from the descriptors of keypoints. A keypoint takes those of its own tile.
+
+    Source: LISRD, section 3.4 (LISRD-SIFT).
+    """
+
+    def __init__(self, config: SelectorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.meta = MetaDescriptors(len(config.members), config.descriptor_dim, config.num_clusters)
+
+    @property
+    def selection(self) -> Selection:
+        return replace(self.meta.selection(self.config.invariances), tile_sampling="nearest")
+
+    def forward(
+        self,
+        descriptors: Float[Tensor, "B N V D"],
+        xy: Float[Tensor, "B N 2"],
+        mask: Bool[Tensor, "B N"],
+        image_size: Float[Tensor, "B 2"],
+    ) -> Float[Tensor, "B V T T C"]:
+        """Unit vectors, or zeros where a tile has no keypoints. Descriptors that are zero do not count."""
+        T = self.config.tiles_per_side
+        tiles = torch.arange(T * T, device=xy.device)
+        inside = (tile_of(xy, image_size, T)[:, None] == tiles[:, None]) & mask[:, None]  # (B, T*T, N)
+        aggregated = []
+        for one, vlad in zip(descriptors.unbind(2), self.meta.vlads, strict=True):
+            described = inside & one.any(-1)[:, None]
+            aggregated.append(vlad(one[:, None].expand(-1, T * T, -1, -1), described))
+        return torch.stack(aggregated, dim=1).unflatten(2, (T, T))
+
+
+def tile_of(
+    xy: Float[Tensor, "B N 2"], image_size: Float[Tensor, "B 2"], tiles_per_side: int
+) -> Int[Tensor, "B N"]:
+    """The tile, in row-major order, that each keypoint lies in."""
+    column_row = ((xy + 0.5) / image_size[:, None] * tiles_per_side).floor().long()
+    column, row = column_row.clamp(0, tiles_per_side - 1).unbind(-1)
+    return row * tiles_per_side + column
