@@ -59,7 +59,8 @@ class LISRD:
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
     ) -> LISRD:
         """Weights that come with the package (offline), a `.safetensors` file, or a peer as `aliked-n16=PATH`."""
-        return cls(build_describer(name, device, precision), build_detector(detector))
+        found = build_detector(detector)
+        return cls(build_describer(name, device, precision), found)
 
     def describe(
         self,

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
+from typer.exceptions import TyperException
 
 from lisrd.errors import InputError, MissingExtraError
 
@@ -38,9 +38,9 @@ def run(app: typer.Typer) -> None:
         code = app(standalone_mode=False)
     except (InputError, MissingExtraError) as error:
         code = _complain(str(error))
-    except click.ClickException as error:
-        code = _complain(f"{error.format_message()} (see --help)")
-    except (KeyboardInterrupt, click.Abort):
+    except TyperException as error:
+        code = _complain(f"{getattr(error, 'format_message', error.__str__)()} (see --help)")
+    except (KeyboardInterrupt, typer.Abort):
         words.print("stopped")
         code = INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lisrd.cli.console import SOME_BROKEN, JsonOption, answer, words
+from lisrd.cli.console import SOME_BROKEN, JsonOption, answer, file_errors, words
 from lisrd.errors import InputError
 
 
@@ -25,14 +25,21 @@ def train(
     seed: int = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 1,
     export: Annotated[Path | None, typer.Option(help="Write the averaged weights here at the end.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Draw what the network would see, and stop.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Train descriptors and their selection on your own images."""
     from lisrd.train.config import load_config, with_budget
+    from lisrd.train.data.sheet import draw_sheet
     from lisrd.train.export import export_network
     from lisrd.train.trainer import Trainer
 
     settings = with_budget(load_config(config), steps, minutes)
+    if sheet:
+        with file_errors("the sheet", sheet):
+            draw_sheet(Trainer(settings, data, out, seed=seed, workers=0).preview(), sheet)
+        answer({"sheet": str(sheet)}, json, f"sheet: {sheet}")
+        return
     with _progress() as progress:
         task = progress.add_task("training", total=1.0)
 

@@ -103,6 +103,10 @@ class Trainer:
         self.journal.forget_after(step)
         return True
 
+    def preview(self) -> Triplets:
+        """The triplets of the first step, for a look at what the network sees."""
+        return self._triplets(next(self._batches()), self.seed, 0)
+
     def has_checkpoint(self) -> bool:
         """Whether the directory holds a run already."""
         return newest_checkpoint(self.directory) is not None
