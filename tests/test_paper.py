@@ -171,6 +171,15 @@ def test_every_parameter_learns(small: PaperNetwork) -> None:
     assert not small.meta.log_sharpness.requires_grad
 
 
+def test_reference_tiles_come_from_the_map_as_it_is() -> None:
+    """A map of 8 x 6 pixels of an image of 71 x 53: resized to 6 x 6, as if it covered the whole image."""
+    network = PaperNetwork(PaperConfig((4, 4, 8, 8), 8, 2, compat="reference")).eval()
+    field = network(torch.rand(1, 3, 53, 71))
+    resized = F.interpolate(field.maps[0], size=(6, 6), mode="bilinear")
+    tile = F.normalize(resized[:, :, 2:4, 4:6], dim=1).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(field.meta()[:, 0, 1, 2], network.meta.vlads[0](tile))
+
+
 # The released code's numbers.
 
 

@@ -16,6 +16,7 @@ from lisrd import tensor_files
 from lisrd.describe import weights
 from lisrd.describe.network import PyramidConfig, PyramidNetwork
 from lisrd.describe.paper import PaperConfig, PaperNetwork
+from lisrd.describe.selector import Selector, SelectorConfig
 from lisrd.describe.weights import (
     convert,
     fingerprint,
@@ -31,6 +32,9 @@ from published import published_state, seeded_weights
 
 SMALL = PyramidConfig(widths=(2, 2, 4, 4, 4), trunk_width=4, head_width=8, descriptor_dim=8, num_clusters=2)
 SMALL_PAPER = PaperConfig(widths=(4, 4, 8, 8), descriptor_dim=8, num_clusters=2, compat="reference")
+SMALL_SELECTOR = SelectorConfig(
+    ("root-sift", "upright-root-sift"), ("rot_invar", "rot_var"), descriptor_dim=8
+)
 
 
 @pytest.fixture
@@ -53,7 +57,10 @@ def same(state0: dict[str, Tensor], state1: dict[str, Tensor]) -> bool:
 # What goes in comes out.
 
 
-@pytest.mark.parametrize("make", [lambda: PyramidNetwork(SMALL), lambda: PaperNetwork(SMALL_PAPER)])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: PyramidNetwork(SMALL), lambda: PaperNetwork(SMALL_PAPER), lambda: Selector(SMALL_SELECTOR)],
+)
 def test_round_trip(make: type[nn.Module], tmp_path: Path) -> None:
     network = make()
     save_weights(tmp_path / "w.safetensors", network, {})
@@ -190,7 +197,7 @@ def test_other_architecture(saved: Path) -> None:
 
 def test_unknown_kind(saved: Path) -> None:
     rewritten(saved, {"kind": "transformer"})
-    refused(saved, "a 'transformer' network", "knows pyramid, paper", "upgrade lisrd")
+    refused(saved, "a 'transformer' network", "knows pyramid, paper, selector", "upgrade lisrd")
 
 
 @pytest.mark.parametrize("config", ['{"depth": 3}', '{"turns": 3}', "[]", "{"])

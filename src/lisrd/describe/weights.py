@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lisrd.describe.network import PyramidConfig, PyramidNetwork
 from lisrd.describe.paper import PaperConfig, PaperNetwork
+from lisrd.describe.selector import Selector, SelectorConfig
 from lisrd.errors import InputError
 from lisrd.invariance import invariances
 from lisrd.tensor_files import read_header, read_pickled_tensors, read_tensors, save_atomically, sha256
@@ -31,6 +32,7 @@ FORMAT = "lisrd-weights-1"
 KINDS: dict[str, tuple[type[nn.Module], type[Any]]] = {
     "pyramid": (PyramidNetwork, PyramidConfig),
     "paper": (PaperNetwork, PaperConfig),
+    "selector": (Selector, SelectorConfig),
 }
 
 _BUNDLED = files("lisrd") / "weights"
