@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -130,6 +132,18 @@ def test_turn_is_found_and_undone(turn: int) -> None:
     assert found.turn == turn
     assert found.matches.tolist() == [[i, i] for i in range(40)]
     assert match(f0, f1, Policy(turn="off")).turn == 0
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2, 3])
+def test_orientations_tell_the_turn(turn: int) -> None:
+    """Image 1 turned by rot90 k times shows every direction k x 90 degrees less (y points down)."""
+    f0, f1 = random_features(40, 1, turns=True), random_features(40, 2, turns=True)
+    f1.descriptors[:, :, [1, 3]] = f0.descriptors[:, :, [1, 3]]
+    oris = torch.rand(1, 40, dtype=torch.float64) * 6.28
+    f0, f1 = replace(f0, oris=oris), replace(f1, oris=(oris + turn * torch.pi / 2) % (2 * torch.pi))
+    assert match(f0, f1, Policy(turn="orientations")).turn == turn
+    with pytest.raises(InputError, match="keypoints have none"):
+        match(f0, replace(f1, oris=None), Policy(turn="orientations"))
 
 
 def test_policy_forces_forbids_and_weighs() -> None:

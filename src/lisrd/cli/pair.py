@@ -48,7 +48,9 @@ def match(
     save: Annotated[Path | None, typer.Option(help="Write the matches to this .npz file.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw the matches into this .png file.")] = None,
     selection: Annotated[str, typer.Option(help="soft, hard or mean.")] = "soft",
-    turn: Annotated[str, typer.Option(help="auto, off, or quarter turns of image 1: 0, 1, 2, 3.")] = "auto",
+    turn: Annotated[
+        str, typer.Option(help="auto, orientations, off, or the quarter turns of image 1.")
+    ] = "auto",
     only: Annotated[list[str], typer.Option(help="Use this invariance; may be repeated.")] = [],  # noqa: B006
     forbid: Annotated[list[str], typer.Option(help="Leave this invariance out; may be repeated.")] = [],  # noqa: B006
     prior: Annotated[list[str], typer.Option(help="Favour an invariance: NAME=WEIGHT.")] = [],  # noqa: B006

@@ -17,8 +17,8 @@ class Policy:
 
     `selection`: "soft" weighs the invariances, "hard" takes the one of the highest weight for each keypoint pair,
     "mean" weighs them equally. `temperature` replaces the describer's own. `prior` multiplies weights before they
-    are normalised, by name; `only` and `forbid` choose the invariances that take part. `turn` is "auto", "off", or the
-    quarter turn by which image 1 is read. `ratio` is Lowe's, on distances; `min_similarity` a floor for scores.
+    are normalised, by name; `only` and `forbid` choose the invariances that take part. `turn` is "auto", "off", the
+    quarter turn by which image 1 is read, or "orientations": the turn that the keypoints' orientations suggest. `ratio` is Lowe's, on distances; `min_similarity` a floor for scores.
     """
 
     selection: Literal["soft", "hard", "mean"] = "soft"
@@ -26,7 +26,7 @@ class Policy:
     prior: Mapping[str, float] = field(default_factory=dict)
     only: tuple[str, ...] = ()
     forbid: tuple[str, ...] = ()
-    turn: Literal["auto", "off", 0, 1, 2, 3] = "auto"
+    turn: Literal["auto", "orientations", "off", 0, 1, 2, 3] = "auto"
     ratio: float | None = None
     min_similarity: float | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -34,8 +34,10 @@ class Policy:
     def __post_init__(self) -> None:
         if self.selection not in ("soft", "hard", "mean"):
             raise InputError(f"policy: selection is {self.selection!r}; use 'soft', 'hard' or 'mean'")
-        if self.turn not in ("auto", "off", 0, 1, 2, 3):
-            raise InputError(f"policy: turn is {self.turn!r}; use 'auto', 'off', 0, 1, 2 or 3")
+        if self.turn not in ("auto", "orientations", "off", 0, 1, 2, 3):
+            raise InputError(
+                f"policy: turn is {self.turn!r}; use 'auto', 'orientations', 'off', 0, 1, 2 or 3"
+            )
         if self.temperature is not None and not self.temperature > 0:
             raise InputError(f"policy: temperature is {self.temperature}; it must be above 0")
         if self.ratio is not None and not 0 < self.ratio <= 1:

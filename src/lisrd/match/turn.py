@@ -7,6 +7,7 @@ turn, read in the other image's frame: the same matches where the turn is 0, nea
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -14,18 +15,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lisrd.errors import InputError
+from lisrd.match.nearest import mutual_nearest_neighbours
 from lisrd.match.policy import Policy
 from lisrd.types import LocalFeatures
+
+NUM_TURNS = 4
 
 #: Enough keypoints to tell four turns apart; the strongest ones are the most repeatable.
 _VOTERS = 1024
 
 
 def choose_turn(features0: LocalFeatures, features1: LocalFeatures, kinds: list[int], policy: Policy) -> int:
-    """The quarter turn of image 1, 0 where there is none. Raises InputError for a turn the features do not have."""
+    """The quarter turn of image 1 as the policy wants it chosen, 0 where there is nothing to turn.
+
+    Raises:
+        InputError: the policy asks for a turn that the features do not have, or for orientations that they lack.
+    """
     if policy.turn == "off":
         return 0
-    if policy.turn != "auto":
+    if isinstance(policy.turn, int):
         if policy.turn and features1.turned_descriptors is None:
             raise InputError(
                 f"policy: turn is {policy.turn}, but features1 hold no turned descriptors: describe with keep_turns"
@@ -34,6 +42,14 @@ def choose_turn(features0: LocalFeatures, features1: LocalFeatures, kinds: list[
     columns = [column for column, v in enumerate(_turnable(features1)) if v in kinds]
     if features1.turned_descriptors is None or not columns or not min(_counts(features0, features1)):
         return 0
+    if policy.turn == "orientations":
+        return _turn_of_orientations(features0, features1)
+    return _turn_of_agreement(features0, features1, columns)
+
+
+def _turn_of_agreement(features0: LocalFeatures, features1: LocalFeatures, columns: list[int]) -> int:
+    """The turn under which the turnable descriptors `columns` are most alike."""
+    assert features1.turned_descriptors is not None
     kept = [_turnable(features1)[column] for column in columns]
     voters0, voters1 = _strongest(features0), _strongest(features1)
     upright0 = _flat(features0.descriptors[0, voters0][:, kept])
@@ -41,6 +57,24 @@ def choose_turn(features0: LocalFeatures, features1: LocalFeatures, kinds: list[
     turned1 = features1.turned_descriptors[0, voters1][:, :, columns]
     candidates = [upright1, *(_flat(turned1[:, t]) for t in range(turned1.shape[1]))]
     return int(torch.stack([_agreement(upright0, c) for c in candidates]).argmax())
+
+
+def _turn_of_orientations(features0: LocalFeatures, features1: LocalFeatures) -> int:
+    """The quarter turn that most rotation invariant matches vote for with their keypoints' orientations."""
+    if features0.oris is None or features1.oris is None:
+        raise InputError(
+            "policy: turn is 'orientations', but the keypoints have none; use SIFT's, or turn='auto'"
+        )
+    turnable = _turnable(features0)
+    invariant = [v for v in range(len(features0.invariances)) if v not in turnable]
+    voters0, voters1 = _strongest(features0), _strongest(features1)
+    flat0 = _flat(features0.descriptors[0, voters0][:, invariant])
+    flat1 = _flat(features1.descriptors[0, voters1][:, invariant])
+    index0, index1 = mutual_nearest_neighbours(flat0 @ flat1.T).unbind(1)
+    # `torch.rot90` turns directions by -90 degrees where y points down.
+    difference = features1.oris[0, voters1[index1]] - features0.oris[0, voters0[index0]]
+    votes = torch.round(difference / (math.pi / 2)).long() % NUM_TURNS
+    return int(votes.bincount(minlength=NUM_TURNS).argmax())
 
 
 def read_turned(features: LocalFeatures, turn: int) -> LocalFeatures:
