@@ -126,6 +126,12 @@ def sha256(*parts: Any) -> str:
     return total.hexdigest()
 
 
+def file_sha256(path: Path) -> str:
+    """The hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _stored_digest(path: Path, expected: str | None) -> str | None:
     try:
         with np.load(path, allow_pickle=False) as file:

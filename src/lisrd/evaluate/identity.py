@@ -5,38 +5,47 @@ The machine's precision is not part of it: features predicted on another machine
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 
 import lisrd
+from lisrd.describe.describer import DESCRIBERS, DESCRIBERS_WITH_PATH, build_describer
+from lisrd.detect import DETECTORS, build_detector
 from lisrd.errors import InputError
-from lisrd.evaluate.cache import sha256
+from lisrd.evaluate.cache import file_sha256, sha256
 
-#: Describers whose numbers come from a file of weights that the package brings.
-BUNDLED = ("pyramid", "pyramid-small", "paper", "lisrd-sift")
+#: Describers without a file of weights: their numbers are decided by this package's code.
+CODE_ONLY = ("root-sift", "upright-root-sift")
 
 
-@cache
-def source_digest(name: str) -> str:
+def describer_digest(name: str) -> str:
     """SHA-256 of the name, this package's version, and the bytes of the weights it uses.
 
-    Raises `InputError` where a file that the name gives is missing.
+    Raises `InputError` for an unknown name and for weights that are not there.
     """
     kind, _, paths = name.partition("=")
-    files = paths.split(",") if paths else []
-    if kind.endswith(".safetensors"):
-        files.append(kind)
-    elif kind in BUNDLED:
+    if kind in DESCRIBERS_WITH_PATH and paths:
+        return _digest(name, paths.split(","))
+    if kind in CODE_ONLY:
+        return _digest(name, ())
+    if kind in DESCRIBERS or kind.endswith(".safetensors"):
         from lisrd.describe.weights import fingerprint
 
         return sha256(name, lisrd.__version__, fingerprint(kind))
-    return sha256(name, lisrd.__version__, *(_file_digest(Path(path)) for path in files))
+    build_describer(name)  # raises, with the nearest known name
+    raise AssertionError(f"{name} can be built, but its weights are not known here")
 
 
-def _file_digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check the path after '='") from None
+def detector_digest(name: str) -> str:
+    """As `describer_digest`; options of detectors are their defaults here."""
+    kind, _, path = name.partition("=")
+    if kind not in DETECTORS:
+        build_detector(name)  # raises, with the nearest known name
+    return _digest(name, [path] if path else ())
+
+
+def _digest(name: str, files: Iterable[str]) -> str:
+    for path in files:
+        if not Path(path).is_file():
+            raise InputError(f"'{name}': there is no file {path}; check the path after '='")
+    return sha256(name, lisrd.__version__, *(file_sha256(Path(path)) for path in files))

@@ -29,7 +29,6 @@ from lisrd.evaluate.cache import (
     sha256,
 )
 from lisrd.evaluate.datasets.records import EvaluationImage, EvaluationPair
-from lisrd.evaluate.identity import source_digest
 from lisrd.evaluate.methods import Method
 from lisrd.image import as_image
 from lisrd.types import Keypoints
@@ -61,6 +60,7 @@ class Predictor:
 
     cache: FeatureCache
     detector: str
+    digests: dict[str, str]  # of the detector and of every describer, see `lisrd.evaluate.identity`
 
     def __call__(self, job: ImageJob) -> Failures:
         """Fill the cache for one image. Raises `StaleCacheError`; broken images are returned, not raised."""
@@ -81,12 +81,12 @@ class Predictor:
         return failures
 
     def _detect(self, key: str, pixels: np.ndarray, transform: Float[Tensor, "3 3"]) -> DetectedImage:
-        digest = sha256(FORMAT, source_digest(self.detector), pixels.shape, pixels.tobytes(), transform)
+        digest = sha256(FORMAT, self.digests[self.detector], pixels.shape, pixels.tobytes(), transform)
         known = self.cache.keypoints(key, digest)
         if known is not None:
             return known
         start = time.perf_counter()
-        keypoints = _detector(self.detector)(as_image(pixels)).select(0)
+        keypoints = _detector(self.detector, self.digests[self.detector])(as_image(pixels)).select(0)
         seconds = time.perf_counter() - start
         size = pixels.shape[1], pixels.shape[0]
         detected = DetectedImage(keypoints, size, transform, seconds, digest)
@@ -95,12 +95,12 @@ class Predictor:
 
     def _describe(self, name: str, turn: int, key: str, pixels: np.ndarray, detected: DetectedImage) -> None:
         placed = detected.keypoints
-        digest = sha256(FORMAT, source_digest(name), detected.digest, placed.xy, placed.scores, turn)
+        digest = sha256(FORMAT, self.digests[name], detected.digest, placed.xy, placed.scores, turn)
         if self.cache.has_features(name, key, turn, digest):
             return
         image = as_image(np.ascontiguousarray(np.rot90(pixels, turn)))
         keypoints = turned_keypoints(placed, *detected.size, turn)
-        describer = _describer(name)
+        describer = _describer(name, self.digests[name])
         start = time.perf_counter()
         features = describer.describe(image, keypoints)
         seconds = time.perf_counter() - start
@@ -133,10 +133,12 @@ def turned_keypoints(keypoints: Keypoints, width: int, height: int, turn: int) -
 
 
 @cache
-def _detector(name: str) -> Detector:
+def _detector(name: str, digest: str) -> Detector:
+    """One per process; the digest tells apart what had the same name at another time."""
     return build_detector(name)
 
 
 @cache
-def _describer(name: str) -> Describer:
+def _describer(name: str, digest: str) -> Describer:
+    """One per process and digest, as `_detector`."""
     return build_describer(name)

@@ -18,7 +18,7 @@ from lisrd.evaluate.cache import FeatureCache, file_name
 from lisrd.evaluate.datasets import load_pairs
 from lisrd.evaluate.datasets.records import EvaluationPair
 from lisrd.evaluate.extremes import extreme_pictures
-from lisrd.evaluate.identity import source_digest
+from lisrd.evaluate.identity import describer_digest, detector_digest
 from lisrd.evaluate.methods import Method, base_of, check_invariances, expand_parts, parse_method
 from lisrd.evaluate.pictures import Picture
 from lisrd.evaluate.predict import Failures, Predictor, image_jobs
@@ -56,7 +56,7 @@ def evaluate(
     `settings`, `seconds` and `files`.
     Raises `InputError` for unknown names, an absent data set, or features in `out` that something else made.
     """
-    names = _checked_names(describers, max_keypoints)
+    names, digests = _checked_names(describers, detector, max_keypoints)
     pairs = _spread(load_pairs(root, layout, **options), limit)
     settings = {
         "root": str(root),
@@ -68,7 +68,8 @@ def evaluate(
     with _feature_folder(out) as features:
         cache = FeatureCache(features / file_name(detector))
         start = time.perf_counter()
-        failures = _predict(pairs, names, cache, detector, workers, progress)
+        predictor = Predictor(cache, detector, digests)
+        failures = _predict(pairs, names, predictor, workers, progress)
         predicted = time.perf_counter()
         methods = _methods(names, cache, pairs, failures)
         scorer = Scorer(cache, tuple(methods), max_keypoints, failures)
@@ -81,14 +82,17 @@ def evaluate(
         return _written(document, Path(out), pictures)
 
 
-def _checked_names(describers: Sequence[str], max_keypoints: int) -> list[str]:
+def _checked_names(
+    describers: Sequence[str], detector: str, max_keypoints: int
+) -> tuple[list[str], dict[str, str]]:
+    """The names once each, and what they stand for; a wrong name should not wait for all the others' work."""
     if not describers:
         raise InputError("no describers to evaluate; name some, for instance root-sift")
     if max_keypoints < 1:
         raise InputError(f"max_keypoints is {max_keypoints}; it must be at least 1")
-    for name in describers:
-        source_digest(base_of(name))  # an unknown name should not wait for the predictions of the others
-    return list(dict.fromkeys(describers))
+    bases = dict.fromkeys(base_of(name) for name in describers)
+    digests = {base: describer_digest(base) for base in bases} | {detector: detector_digest(detector)}
+    return list(dict.fromkeys(describers)), digests
 
 
 def _spread(pairs: list[EvaluationPair], limit: int | None) -> list[EvaluationPair]:
@@ -111,15 +115,14 @@ def _feature_folder(out: str | Path | None) -> Iterator[Path]:
 def _predict(
     pairs: Sequence[EvaluationPair],
     names: Sequence[str],
-    cache: FeatureCache,
-    detector: str,
+    predictor: Predictor,
     workers: int,
     progress: bool,
 ) -> Failures:
     sound = [pair for pair in pairs if pair.broken is None]
     jobs = image_jobs(sound, [parse_method(name) for name in names])
     failures = Failures()
-    for failed in run_all(Predictor(cache, detector), jobs, workers, "predict", progress):
+    for failed in run_all(predictor, jobs, workers, "predict", progress):
         failures.merge(failed)
     return failures
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from lisrd.evaluate.metrics.bootstrap import bootstrap_interval
+from lisrd.evaluate.metrics.bootstrap import Statistic, bootstrap_interval
 from lisrd.evaluate.metrics.curves import CORNER_AUC_PX, POSE_AUC_DEGREES, error_auc
 from lisrd.evaluate.metrics.matching import MMA_PX
 from lisrd.evaluate.score import PairResult
@@ -25,7 +25,7 @@ class Metric:
 
     name: str
     score: str
-    statistic: Callable[[np.ndarray], float] | None = None  # the mean
+    statistic: Statistic | None = None  # the mean
     missing: float | None = None  # what a null score stands for; None leaves the pair out of this number
 
 

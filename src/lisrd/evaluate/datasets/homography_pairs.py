@@ -13,6 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 from lisrd.errors import InputError
 from lisrd.evaluate.datasets.records import (
@@ -44,12 +46,16 @@ def homography_pairs(root: Path) -> list[EvaluationPair]:
 def _pair(root: Path, words: list[str], where: str) -> EvaluationPair:
     if len(words) < 2:
         raise InputError(f"{where}: '{' '.join(words)}' is not a row `{ROW}`")
-    try:
-        numbers = np.array(words[2:11], dtype=np.float64)
-    except ValueError:
-        raise InputError(f"{where}: the homography must be nine numbers, as in `{ROW}`") from None
-    H, broken = checked_homography(numbers, where)
+    H, broken = _homography(words[2:11], where)
     image0, image1 = (EvaluationImage(root / word) for word in words[:2])
     part = words[11] if len(words) > 11 else "all"
     scene = Path(words[0]).parent.as_posix()
     return EvaluationPair(f"{words[0]}-{words[1]}", scene, part, image0, image1, H, broken=broken)
+
+
+def _homography(words: list[str], where: str) -> tuple[Float[Tensor, "3 3"] | None, str | None]:
+    try:
+        numbers = np.array(words, dtype=np.float64)
+    except ValueError:
+        return None, f"no homography: {where} has no nine numbers after the two images"
+    return checked_homography(numbers, where)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-Statistic = Callable[[np.ndarray], float]
+#: Of the last axis: one number for each row.
+Statistic = Callable[[np.ndarray], np.ndarray]
 CONFIDENCE = 0.95
 
 
@@ -25,7 +26,7 @@ def bootstrap_interval(
         raise ValueError("no pairs to resample")
     chosen = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
     drawn = values[chosen]
-    estimates = drawn.mean(axis=1) if statistic is None else np.array([statistic(row) for row in drawn])
+    estimates = drawn.mean(axis=1) if statistic is None else statistic(drawn)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(estimates, [tail, 1 - tail])
     return float(low), float(high)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+from jaxtyping import Float
 
 CORNER_AUC_PX = (1.0, 3.0, 5.0)
 POSE_AUC_DEGREES = (5.0, 10.0, 20.0)
 
 
-def error_auc(errors: Sequence[float] | np.ndarray, threshold: float) -> float:
-    """Area under the recall-over-error curve from 0 to `threshold`, divided by `threshold`.
+def error_auc(errors: Float[np.ndarray, "*batch N"], threshold: float) -> Float[np.ndarray, "*batch"]:
+    """Area under the share-of-pairs-over-error curve from 0 to `threshold`, divided by `threshold`.
 
     Trapezoids between the sorted errors, as in SuperGlue's evaluation; an infinite error is a failure.
     """
-    ordered = np.sort(np.asarray(errors, dtype=np.float64))
-    if not len(ordered):
-        return 0.0
-    within = ordered[ordered <= threshold]
-    share = np.arange(1, len(within) + 1) / len(ordered)
-    x = np.concatenate([[0.0], within, [threshold]])
-    y = np.concatenate([[0.0], share, share[-1:] if len(share) else [0.0]])
-    return float(np.sum((x[1:] - x[:-1]) * (y[1:] + y[:-1]) / 2) / threshold)
+    ordered = np.sort(errors, axis=-1)
+    clipped = np.minimum(ordered, threshold)
+    widths = np.diff(clipped, axis=-1, prepend=0.0)
+    rank = np.arange(ordered.shape[-1])
+    # Up to an error the curve rises by one pair; beyond the last one within the threshold it is level.
+    heights = np.where(ordered <= threshold, rank + 0.5, rank) / ordered.shape[-1]
+    level = threshold - clipped[..., -1]
+    return ((widths * heights).sum(axis=-1) + level) / threshold
