@@ -16,9 +16,11 @@ class Policy:
     """How two images are matched; the default is the paper's online selection with the turn chosen for the pair.
 
     `selection`: "soft" weighs the invariances, "hard" takes the one of the highest weight for each keypoint pair,
-    "mean" weighs them equally. `temperature` replaces the describer's own. `prior` multiplies weights before they
-    are normalised, by name; `only` and `forbid` choose the invariances that take part. `turn` is "auto", "off", the
-    quarter turn by which image 1 is read, or "orientations": the turn that the keypoints' orientations suggest. `ratio` is Lowe's, on distances; `min_similarity` a floor for scores.
+    "mean" weighs them equally. `temperature` replaces the describer's own. `prior` multiplies weights before they are
+    normalised, by name; `only` and `forbid` choose the invariances that take part. `turn` is the quarter turn by which
+    image 1 is read, "auto" (where the turned descriptors agree best), "orientations" (what the keypoints' orientations
+    suggest) or "off". `ratio` is Lowe's, on distances; `min_similarity` a floor for scores. `precision` is that of the
+    descriptors' products; float16 is for GPUs.
     """
 
     selection: Literal["soft", "hard", "mean"] = "soft"
