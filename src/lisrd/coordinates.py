@@ -34,11 +34,14 @@ def sample_map(
     height: float,
     corner_origin: bool = False,
 ) -> Float[Tensor, "B N C"]:
-    """Bilinear samples of a map that covers an image of `width` x `height` pixels; the border is repeated."""
-    grid = normalised_coordinates(keypoints, width, height, corner_origin).to(feature_map.dtype)
+    """Bilinear samples of a map that covers an image of `width` x `height` pixels; the border is repeated.
+
+    Computed in the keypoints' precision: in bfloat16 a coordinate would be off by a third of a pixel.
+    """
+    grid = normalised_coordinates(keypoints, width, height, corner_origin)
     padding = "zeros" if corner_origin else "border"  # the released code leaves grid_sample's default
     sampled = F.grid_sample(
-        feature_map, grid.unsqueeze(1), mode="bilinear", padding_mode=padding, align_corners=False
+        feature_map.to(grid.dtype), grid.unsqueeze(1), mode="bilinear", padding_mode=padding, align_corners=False
     )
     return sampled.squeeze(2).transpose(1, 2)
 
