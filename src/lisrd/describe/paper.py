@@ -165,7 +165,7 @@ class PaperField:
         ]
         return torch.stack(vlads, dim=1)
 
-    def _tiles(self, feature_map: Float[Tensor, "B D h w"]) -> Float[Tensor, "B T*T P D"]:
+    def _tiles(self, feature_map: Float[Tensor, "B D h w"]) -> Float[Tensor, "B tiles P D"]:
         """Unit descriptors in the tiles, in row-major order.
 
         The map is resized bilinearly to the multiples of T below its size, which leaves out the padding exactly: a
