@@ -1,0 +1,28 @@
+"""Whole collections of images: features, pairs and matches in files that resume and survive being killed."""
+
+from lisrd.scale.extract import ExtractReport, extract
+from lisrd.scale.layout import names_to_pair, read_features
+from lisrd.scale.match_pairs import MatchReport, match_pairs
+from lisrd.scale.pairs import (
+    exhaustive_pairs,
+    image_names,
+    read_pairs,
+    sequential_pairs,
+    similar_pairs,
+    write_pairs,
+)
+
+__all__ = [
+    "ExtractReport",
+    "MatchReport",
+    "exhaustive_pairs",
+    "extract",
+    "image_names",
+    "match_pairs",
+    "names_to_pair",
+    "read_features",
+    "read_pairs",
+    "sequential_pairs",
+    "similar_pairs",
+    "write_pairs",
+]

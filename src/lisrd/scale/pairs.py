@@ -1,0 +1,113 @@
+"""Which pairs of images to match: all, neighbours in a sequence, a list, or those that look alike."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lisrd.errors import InputError
+from lisrd.scale.layout import selection_from_bytes
+from lisrd.scale.store import open_h5, record_names
+
+Pair = tuple[str, str]
+
+#: Rows of the similarity matrix of images that are held at a time.
+_BLOCK = 1024
+
+
+def image_names(features: Path) -> list[str]:
+    """The images of a features file, sorted."""
+    with open_h5(features) as file:
+        return sorted(record_names(file))
+
+
+def exhaustive_pairs(names: Sequence[str]) -> list[Pair]:
+    """Every image with every other."""
+    return list(combinations(names, 2))
+
+
+def sequential_pairs(names: Sequence[str], overlap: int = 10) -> list[Pair]:
+    """Every image with the `overlap` images that follow it, as in a video."""
+    if overlap < 1:
+        raise InputError(f"overlap is {overlap}; every image needs at least 1 image that follows it")
+    return [(name, later) for i, name in enumerate(names) for later in names[i + 1 : i + 1 + overlap]]
+
+
+def similar_pairs(features: Path, top_k: int = 20) -> list[Pair]:
+    """Every image with the `top_k` most similar ones, by their meta descriptors (`image_descriptors`).
+
+    Raises:
+        InputError: the describer gives no meta descriptors (V = 1), or `top_k` is below 1.
+    """
+    if top_k < 1:
+        raise InputError(f"top_k is {top_k}; every image needs at least 1 partner")
+    names = image_names(features)
+    descriptors = image_descriptors(features, names)
+    pairs: set[Pair] = set()
+    for start in range(0, len(names), _BLOCK):
+        similarity = descriptors[start : start + _BLOCK] @ descriptors.T
+        rows = torch.arange(len(similarity))
+        similarity[rows, rows + start] = -torch.inf  # not with itself
+        best = similarity.topk(min(top_k, len(names) - 1)).indices
+        for row, partners in enumerate(best.tolist(), start):
+            pairs.update((names[min(row, other)], names[max(row, other)]) for other in partners)
+    return sorted(pairs)
+
+
+def image_descriptors(features: Path, names: Sequence[str]) -> Float[Tensor, "M F"]:
+    """One unit vector per image: the meta descriptors of the rotation invariant kinds, flattened.
+
+    All kinds count where the describer does not say which are invariant.
+    """
+    rows = []
+    with open_h5(features) as file:
+        for name in names:
+            selection = selection_from_bytes(file[name]["selection"][()])
+            if len(selection.invariances) == 1:
+                raise InputError(
+                    f"{features} was made by {selection.invariances[0]}, which has no meta descriptors: "
+                    "use exhaustive or sequential pairs, or extract with another describer"
+                )
+            variant = selection.rotation_variant or (False,) * len(selection.invariances)
+            kinds = [v for v, is_variant in enumerate(variant) if not is_variant]
+            rows.append(torch.from_numpy(file[name]["meta_descriptors"][()])[kinds].flatten())
+    return torch.nn.functional.normalize(torch.stack(rows).float(), dim=1)
+
+
+def write_pairs(pairs: Iterable[Pair], path: Path) -> None:
+    """One pair a line, the names separated by a space; by a tab where a name has spaces, which hloc cannot read."""
+    lines = [f"{a}\t{b}" if " " in a + b else f"{a} {b}" for a, b in pairs]
+    temporary = Path(path).with_name(f".{Path(path).name}.partial")
+    try:
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        os.replace(temporary, path)  # a shorter list would look like a whole one
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """The pairs of a file that `write_pairs` or hloc wrote; empty lines and those that start with "#" do not count.
+
+    Raises:
+        InputError: no such file, or a line that is no pair of different names.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; write it with `lisrd pairs`")
+    pairs = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        names = line.split("\t") if "\t" in line else line.split()
+        if not names or names[0].startswith("#"):
+            continue
+        if len(names) != 2 or names[0] == names[1]:
+            raise InputError(
+                f"{path}, line {number}: {line!r} is no pair; write two names with a space between"
+            )
+        pairs.append((names[0], names[1]))
+    return pairs

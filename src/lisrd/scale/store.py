@@ -1,0 +1,222 @@
+"""HDF5 files that survive being killed at any moment.
+
+HDF5 keeps no journal: a process that dies while writing can leave the whole file unreadable. So nothing is ever
+written into a file that counts. Records go to a part beside the output; a finished part is renamed, and at the end all
+parts are merged into a copy of the output that replaces it:
+
+    OUTPUT.parts/lock         locked while a process writes
+    OUTPUT.parts/writing.tmp  the part being written; without its last rename it never happened
+    OUTPUT.parts/00000.h5     a finished part
+    OUTPUT                    whole, or not there yet
+
+A killed run loses the records since its last finished part, `part_seconds` of work at most.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from lisrd.errors import InputError
+
+#: Changes when the content of the files does.
+FORMAT = 1
+
+_UNFINISHED = "unfinished record"
+
+
+class ResumableStore:
+    """Named records of arrays, written once each; use it in a `with` block.
+
+    `config` says what makes the records; a file or parts with another one are refused.
+
+    Raises:
+        InputError: the output was made with another config, is no file of ours, or is being written by another process.
+    """
+
+    def __init__(self, output: Path, config: Mapping[str, Any], part_seconds: float = 60.0) -> None:
+        self.output = Path(output)
+        self.folder = self.output.with_name(f"{self.output.name}.parts")
+        self._config = json.dumps({"format": FORMAT, **config}, sort_keys=True)
+        self._part_seconds = part_seconds
+        self._in_parts: set[str] = set()
+        self._merged: h5py.File | None = None
+        self._part: h5py.File | None = None
+
+    def __enter__(self) -> ResumableStore:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{self.output} cannot be written: {error.strerror}; choose another place"
+            ) from None
+        self._lock = _lock(self.folder / "lock", self.output)
+        try:
+            self._open()
+        except BaseException:
+            self._unlock()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._finish_part()  # also after Ctrl-C: what is whole is kept
+            if self._merged is not None:
+                self._merged.close()
+            if kind is None:
+                self._merge()
+        finally:
+            self._unlock()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._in_parts or (self._merged is not None and name in self._merged)
+
+    def write(
+        self, name: str, datasets: Mapping[str, np.ndarray], attributes: Mapping[str, Any] | None = None
+    ) -> None:
+        """A group `name` of these datasets; "/" in the name makes groups in groups."""
+        if self._part is None:
+            self._part = h5py.File(self.folder / "writing.tmp", "w")
+            self._part.attrs["config"] = self._config
+            self._part_started = time.monotonic()
+        group = self._part.create_group(_UNFINISHED)
+        group.attrs.update(attributes or {})
+        for key, values in datasets.items():
+            group[key] = values
+        _move(self._part, _UNFINISHED, name)
+        self._in_parts.add(name)
+        if time.monotonic() - self._part_started >= self._part_seconds:
+            self._finish_part()
+
+    def _open(self) -> None:
+        (self.folder / "writing.tmp").unlink(missing_ok=True)
+        if self.output.exists():
+            self._merged = self._checked(self.output)
+        for part in self._parts():
+            with self._checked(part) as file:
+                self._in_parts.update(record_names(file))
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.folder.glob("*.h5"))
+
+    def _checked(self, path: Path) -> h5py.File:
+        file = open_h5(path)
+        stored = file.attrs.get("config")
+        if stored != self._config:
+            file.close()
+            raise InputError(
+                f"{path} {_difference(stored, self._config)}; delete it or choose another output"
+            )
+        return file
+
+    def _finish_part(self) -> None:
+        if self._part is None:
+            return
+        if _UNFINISHED in self._part:
+            del self._part[_UNFINISHED]
+        self._part.close()
+        self._part = None
+        parts = self._parts()
+        number = int(parts[-1].stem) + 1 if parts else 0
+        _publish(self.folder / "writing.tmp", self.folder / f"{number:05d}.h5")
+
+    def _merge(self) -> None:
+        parts = self._parts()
+        if not parts and self.output.exists():
+            return
+        temporary = self.folder / "merging.tmp"
+        if self.output.exists():
+            shutil.copyfile(self.output, temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+        with h5py.File(temporary, "a") as merged:
+            merged.attrs["config"] = self._config
+            for part in parts:
+                _copy_records(part, merged)
+        _publish(temporary, self.output)
+        for part in parts:
+            part.unlink()
+
+    def _unlock(self) -> None:
+        self._lock.close()
+        if not self._parts():  # otherwise the next run finds them here
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def record_names(file: h5py.File) -> Iterator[str]:
+    """The groups that hold datasets, whatever their depth."""
+    waiting = [(name, file[name]) for name in reversed(file)]
+    while waiting:
+        name, group = waiting.pop()
+        children = list(group.items())
+        if any(isinstance(child, h5py.Dataset) for _, child in children):
+            yield name
+        waiting += [
+            (f"{name}/{key}", child) for key, child in reversed(children) if isinstance(child, h5py.Group)
+        ]
+
+
+def open_h5(path: Path) -> h5py.File:
+    """The file, for reading. Raises InputError where there is none, or another kind of file."""
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist; check the path")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(
+            f"{path} is no HDF5 file, or a damaged one ({error}); delete it and run again"
+        ) from None
+
+
+def _lock(path: Path, output: Path) -> sqlite3.Connection:
+    """SQLite's file lock works on every system, and the system releases it when the process dies."""
+    lock = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError:
+        lock.close()
+        raise InputError(
+            f"{output} is being written by another process: wait for it, or choose another output"
+        ) from None
+    return lock
+
+
+def _difference(stored: str | None, expected: str) -> str:
+    if stored is None:
+        return "was not made by this command"
+    old, new = json.loads(stored), json.loads(expected)
+    key = next(key for key in sorted({*old, *new}) if old.get(key) != new.get(key))
+    return f"was made with {key} {old.get(key)!r}, not {new.get(key)!r}"
+
+
+def _copy_records(part: Path, merged: h5py.File) -> None:
+    with h5py.File(part, "r") as source:
+        for name in record_names(source):
+            if name not in merged:  # there already, if the last run was killed right after merging
+                source.copy(name, merged, name)
+
+
+def _move(file: h5py.File, old: str, new: str) -> None:
+    parent = new.rpartition("/")[0]
+    if parent:
+        file.require_group(parent)
+    file.move(old, new)
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Flush to the disk, then rename: after a power cut there is the whole file or none."""
+    with temporary.open("rb+") as written:
+        os.fsync(written.fileno())
+    os.replace(temporary, path)
