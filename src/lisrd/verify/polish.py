@@ -1,8 +1,8 @@
 """The last step of a robust homography: every near match counts by how well it fits, none decides alone.
 
-An estimator's own last step is least squares over its inliers, in which a match two pixels off weighs as much as
-an exact one. Gauss-Newton with Cauchy weights lets the exact ones decide; on real pairs this is the difference
-between the right plane and the right pixel.
+An estimator's own last step is least squares over its inliers, in which a match two pixels off weighs as much
+as an exact one. Gauss-Newton with Cauchy weights lets the exact ones decide; on real pairs this is the
+difference between the right plane and the right pixel.
 """
 
 from __future__ import annotations

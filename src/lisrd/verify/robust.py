@@ -50,17 +50,17 @@ def estimate(
     can (all but "ransac") sample the confident matches first (PROSAC). "essential" needs both intrinsics
     (3 x 3), "absolute_pose" those of image 1. The same input and `seed` give the same answer.
 
-    "ransac" is OpenCV's classic one, for comparison. The defaults are those that gave the most homographies
-    within 1, 3 and 5 pixels on turned webcam images and on viewpoint pairs: "usac" (the MSAC score), 2 pixels,
-    PROSAC; the polished homography (`lisrd.verify.polish`) was within 1 pixel most often.
+    "ransac" is OpenCV's classic one, for comparison. The defaults gave the most homographies within 1, 3 and 5
+    pixels on turned webcam images and on viewpoint pairs: "usac" (the MSAC score), 2 pixels, PROSAC, and at
+    last a polish (`lisrd.verify.polish`).
 
     Degenerate matches (too few, on a line, one point, not finite) give a Geometry without a model that says
     why. Matches that are not finite are never inliers. Raises InputError for shapes that do not fit, for
     unknown names and for missing intrinsics, MissingExtraError for "poselib" where it is not installed.
     """
     _check_names(model, method, threshold)
-    array0 = _matrix(points0, "points0", 3 if model == "absolute_pose" else 2)
-    array1 = _matrix(points1, "points1", 2)
+    array0 = as_matrix(points0, "points0", 3 if model == "absolute_pose" else 2)
+    array1 = as_matrix(points1, "points1", 2)
     if len(array0) != len(array1):
         raise InputError(
             f"points0 has {len(array0)} rows and points1 {len(array1)}: pass one row per match in both"
@@ -124,7 +124,7 @@ def _check_names(model: str, method: str, threshold: float) -> None:
         raise InputError(f"threshold is {threshold}: it is a distance in pixels and must be positive")
 
 
-def _matrix(points: Points, name: str, columns: int) -> Float[np.ndarray, "S columns"]:
+def as_matrix(points: Points, name: str, columns: int) -> Float[np.ndarray, "S columns"]:
     array = _array(points)
     if array.ndim != 2 or array.shape[1] != columns:
         raise InputError(f"{name} has the shape {array.shape}: pass one row per match, (S, {columns})")

@@ -1,0 +1,72 @@
+"""Scale and orientation as evidence: correct matches around one place change scale and turn by the same amounts.
+
+A match proposes log(scale1 / scale0) and ori1 - ori0. Wrong matches propose anything, correct ones what their
+neighbours propose, so the density of the proposals, counted more for near matches, tells them apart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from lisrd.errors import InputError
+from lisrd.verify.local_affine import Frames
+from lisrd.verify.robust import Points, as_matrix
+
+#: Within these a pair of proposals counts as the same: half an octave step of SIFT, and a bin of its orientations.
+LOG_SCALE_WIDTH, ANGLE_WIDTH = 0.25, np.radians(15.0)
+#: Matches count as near within this part of the matches' extent in image 0.
+NEAR = 0.25
+#: Matches of less than this part of the best agreement contradict their neighbours.
+MIN_AGREEMENT = 0.15
+
+
+def frame_agreement(
+    points0: Points, frames0: Frames | None, frames1: Frames | None
+) -> Float[np.ndarray, "S"]:
+    """How much the other matches support each match's change of scale and orientation, from 0 to 1 (the best).
+
+    `points0` (S, 2) are the pixels of the matches in image 0. All ones where a detector gave no frames, and for
+    fewer than three matches. Raises InputError for shapes that do not fit.
+    """
+    places = as_matrix(points0, "points0", 2)
+    if frames0 is None or frames1 is None or len(places) < 3:
+        return np.ones(len(places))
+    lengths = {len(places), len(frames0.scales), len(frames1.scales), len(frames0.oris), len(frames1.oris)}
+    if len(lengths) > 1:
+        raise InputError(f"points and frames have {sorted(lengths)} rows: pass one row per match in each")
+    log_ratio = np.log(np.maximum(frames1.scales, 1e-6) / np.maximum(frames0.scales, 1e-6))
+    turn = frames1.oris - frames0.oris
+    support = _bell(log_ratio[:, None] - log_ratio, LOG_SCALE_WIDTH)
+    support *= _bell(np.angle(np.exp(1j * (turn[:, None] - turn))), ANGLE_WIDTH)
+    support *= _nearness(places)
+    np.fill_diagonal(support, 0)  # nobody is their own witness
+    total = support.sum(1)
+    return total / max(total.max(), 1e-12)
+
+
+def reweighted(
+    scores: Float[np.ndarray, "S"], agreement: Float[np.ndarray, "S"], strength: float = 0.5
+) -> Float[np.ndarray, "S"]:
+    """Scores for `estimate` that put agreeing matches first; with all agreements 1 the scores stay.
+
+    A match without support keeps 1 - `strength` of its score.
+    """
+    return scores * (1 - strength + strength * agreement)
+
+
+def filter_by_frames(
+    points0: Points, frames0: Frames | None, frames1: Frames | None, least: float = MIN_AGREEMENT
+) -> Bool[np.ndarray, "S"]:
+    """Matches that their neighbours' scales and orientations do not contradict; all of them without frames."""
+    return frame_agreement(points0, frames0, frames1) >= least
+
+
+def _nearness(places: Float[np.ndarray, "S 2"]) -> Float[np.ndarray, "S S"]:
+    extent = float(np.linalg.norm(np.ptp(places, axis=0)))
+    squared = ((places[:, None] - places) ** 2).sum(-1)
+    return np.exp(-0.5 * squared / max(NEAR * extent, 1e-6) ** 2)
+
+
+def _bell(difference: np.ndarray, width: float) -> np.ndarray:
+    return np.exp(-0.5 * (difference / width) ** 2)

@@ -1,0 +1,110 @@
+"""Inverse compositional Lucas-Kanade for many small patches at once, tolerant to light.
+
+Baker and Matthews, "Lucas-Kanade 20 years on", IJCV 2004: the derivatives are those of the template, so that each
+match inverts its system once. The grey values are brought to zero mean and unit deviation first, which takes out
+gain and offset of the light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from lisrd.verify.patches import square_grid
+
+#: A step of at most this many grid units at a time, and of this much change of shape.
+_LONGEST_STEP = np.array([1.0, 0.1])
+#: Steps below this many grid units end the search.
+_STILL = 0.05
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alignment:
+    """Where the patches of image 1 fit their templates, in units of the grid."""
+
+    warps: Float[np.ndarray, "S 2 3"]  # grid offset (x, y, 1) of the template to that of image 1
+    correlation: Float[np.ndarray, "S"]  # weighted, of the normalised patches, at `warps`
+    covariance: Float[np.ndarray, "S 2 2"]  # of the shift, the last column of `warps`
+    converged: Bool[np.ndarray, "S"]
+
+
+def align(
+    templates: Float[np.ndarray, "S K"],
+    read: Callable[[Float[np.ndarray, "S 2 3"]], Float[np.ndarray, "S K"]],
+    side: int,
+    affine: bool = False,
+    iterations: int = 6,
+) -> Alignment:
+    """Warps by which `read(warps)`, the patches of image 1, fit `templates` best; K = side * side.
+
+    The shift alone is searched, or with `affine` the six numbers of an affine warp.
+    """
+    weights = gaussian_window(side)
+    template = normalised(templates, weights)
+    slopes = _slopes(template, side, affine)
+    inverse = _inverse_hessian(slopes, weights)
+    warps = np.tile(np.eye(2, 3), (len(templates), 1, 1))
+    last = np.zeros(len(templates))
+    for _ in range(iterations):
+        error = normalised(read(warps), weights) - template
+        step = np.einsum("sab,skb,sk->sa", inverse, slopes, error * weights, optimize=True)
+        step = _shortened(step)
+        warps = _composed_with_inverse(warps, step)
+        last = np.linalg.norm(step[:, :2], axis=1)
+    current = normalised(read(warps), weights)
+    noise = ((current - template) ** 2) @ weights
+    return Alignment(
+        warps, (template * current) @ weights, inverse[:, :2, :2] * noise[:, None, None], last < _STILL
+    )
+
+
+def gaussian_window(side: int) -> Float[np.ndarray, "K"]:
+    """Weights that sum to 1: what lies off the keypoint may move differently."""
+    offset = (np.arange(side) - side // 2) / (side / 3)
+    one = np.exp(-0.5 * offset**2)
+    window = np.outer(one, one).ravel()
+    return (window / window.sum()).astype(np.float32)
+
+
+def normalised(
+    patches: Float[np.ndarray, "S K"], weights: Float[np.ndarray, "K"]
+) -> Float[np.ndarray, "S K"]:
+    """Weighted mean 0 and deviation 1; flat patches become 0."""
+    centred = patches - (patches @ weights)[:, None]
+    deviation = np.sqrt((centred**2) @ weights)
+    return centred / np.maximum(deviation, 1e-3)[:, None]
+
+
+def _slopes(patches: np.ndarray, side: int, affine: bool) -> Float[np.ndarray, "S K parameters"]:
+    """Derivatives of the template by the shift (x, y) and, with `affine`, by the entries of the 2 x 2 part."""
+    dy, dx = np.gradient(patches.reshape(-1, side, side), axis=(1, 2))
+    shift = np.stack([dx, dy], axis=-1).reshape(len(patches), -1, 2)
+    if not affine:
+        return shift
+    shape = shift[..., :, None] * square_grid(side)[:, None, :]
+    return np.concatenate([shift, shape.reshape(*shift.shape[:2], 4)], axis=-1)
+
+
+def _inverse_hessian(slopes: np.ndarray, weights: np.ndarray) -> Float[np.ndarray, "S parameters parameters"]:
+    hessian = np.swapaxes(slopes * weights[:, None], 1, 2) @ slopes
+    return np.linalg.inv(hessian.astype(np.float64) + 1e-6 * np.eye(slopes.shape[-1]))
+
+
+def _shortened(step: np.ndarray) -> np.ndarray:
+    shift, shape = step[:, :2], step[:, 2:]
+    for part, longest in zip((shift, shape), _LONGEST_STEP, strict=True):
+        length = np.linalg.norm(part, axis=1, keepdims=True)
+        part *= np.minimum(1, longest / np.maximum(length, 1e-9))
+    return step
+
+
+def _composed_with_inverse(warps: np.ndarray, step: np.ndarray) -> Float[np.ndarray, "S 2 3"]:
+    change = np.tile(np.eye(2), (len(step), 1, 1))
+    if step.shape[1] == 6:
+        change += step[:, 2:].reshape(-1, 2, 2)
+    shape = warps[..., :2] @ np.linalg.inv(change)
+    shift = warps[..., 2] - (shape @ step[:, :2, None])[..., 0]
+    return np.concatenate([shape, shift[..., None]], axis=-1)

@@ -1,0 +1,98 @@
+"""Patches around many keypoints at once, read from an image that is prepared for the spacing of the samples.
+
+Preparing takes the light out: the logarithm of the grey value, less its local mean, over its local deviation.
+The neighbourhood grows with the spacing, so that two images of different scale are prepared alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from lisrd.image import as_image
+from lisrd.types import ImageLike
+
+#: Spacings of samples are rounded to powers of this; the image is prepared once for each.
+STEP = 2**0.5
+#: Standard deviations in sample spacings: what is smoothed away, and what counts as local.
+BLUR, LOCAL = 0.5, 4.0
+#: Grey values of this size (of 255) and deviations of the logarithm below this are noise.
+DARK, FAINT = 8.0, 0.05
+#: Rows that cv2.remap takes.
+_MOST_ROWS = 30_000
+#: What cv2.remap wants for its second map where the first holds x and y.
+_NO_MAP = np.empty(0, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedImage:
+    """The logarithm of a grey image, and its levels, made when first asked for. All have the image's own pixels."""
+
+    log_grey: Float[np.ndarray, "H W"]
+    _levels: dict[int, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def from_image(cls, image: ImageLike) -> PreparedImage:
+        """From whatever `lisrd.image.as_image` reads."""
+        grey = as_image(image)[0].mean(0).cpu().numpy() * 255
+        return cls(np.log(grey + DARK))
+
+    def level(self, index: int) -> Float[np.ndarray, "H W"]:
+        """The image prepared for a sample spacing of STEP ** index pixels."""
+        if index not in self._levels:
+            spacing = STEP**index
+            signal = _blurred(self.log_grey, BLUR * spacing) - _blurred(self.log_grey, LOCAL * spacing)
+            deviation = np.sqrt(_blurred(signal**2, LOCAL * spacing) + FAINT**2)
+            self._levels[index] = signal / deviation
+        return self._levels[index]
+
+    def contains(self, points: Float[np.ndarray, "S K 2"]) -> Bool[np.ndarray, "S"]:
+        """Whether all K points lie between the centres of the border pixels."""
+        height, width = self.log_grey.shape
+        x, y = points[..., 0], points[..., 1]
+        return ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).all(1)
+
+
+def square_grid(side: int) -> Float[np.ndarray, "side*side 2"]:
+    """Offsets of the samples of a patch in units of their spacing; the middle one is (0, 0)."""
+    steps = np.arange(side, dtype=np.float32) - side // 2
+    x, y = np.meshgrid(steps, steps)
+    return np.stack([x.ravel(), y.ravel()], axis=1)
+
+
+def sample_places(
+    centres: Float[np.ndarray, "S 2"], frames: Float[np.ndarray, "S 2 2"], grid: Float[np.ndarray, "K 2"]
+) -> Float[np.ndarray, "S K 2"]:
+    """The pixels centre + frame @ offset: `frames` map units of the grid to pixels."""
+    return centres[:, None].astype(np.float32) + grid @ frames.transpose(0, 2, 1).astype(np.float32)
+
+
+def sample_patches(
+    image: PreparedImage, places: Float[np.ndarray, "S K 2"], levels: Int[np.ndarray, "S"]
+) -> Float[np.ndarray, "S K"]:
+    """Bilinear samples of each row's own level; the border is repeated."""
+    patches = np.empty(places.shape[:2], dtype=np.float32)
+    for level in np.unique(levels):
+        rows = np.flatnonzero(levels == level)
+        for part in np.array_split(rows, -(-len(rows) // _MOST_ROWS)):
+            patches[part] = cv2.remap(
+                image.level(int(level)),
+                places[part],
+                _NO_MAP,
+                cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+    return patches
+
+
+def spacing_levels(frames: Float[np.ndarray, "S 2 2"]) -> Int[np.ndarray, "S"]:
+    """The level of `PreparedImage` for each frame: by the geometric mean of its two sample spacings."""
+    spacing = np.sqrt(np.abs(np.linalg.det(frames)))
+    return np.clip(np.round(np.log(np.maximum(spacing, 1e-3)) / np.log(STEP)), 0, 12).astype(int)
+
+
+def _blurred(image: np.ndarray, sigma: float) -> Float[np.ndarray, "H W"]:
+    return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
