@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import torch
 from lisrd.describe.network import PyramidConfig
 from lisrd.errors import InputError
 from lisrd.train.checkpoint import load_checkpoint, newest_checkpoint
-from lisrd.train.config import TrainingConfig, from_table, load_config
+from lisrd.train.config import TrainingConfig, load_config, network_config
 from lisrd.train.data.dataset import DataConfig
 from lisrd.train.objective import fitting_turn
 from lisrd.train.trainer import Trainer, learning_rate
@@ -87,7 +88,16 @@ def test_resumed_run_equals_the_uninterrupted_one(config: Path, photographs: Pat
 @pytest.mark.slow
 def test_killed_run_resumes_to_the_same_losses(config: Path, photographs: Path, tmp_path: Path) -> None:
     def command(out: str) -> list[str]:
-        options = ["--data", str(photographs), "--out", str(tmp_path / out), "--steps", "40", "--workers", "0"]
+        options = [
+            "--data",
+            str(photographs),
+            "--out",
+            str(tmp_path / out),
+            "--steps",
+            "40",
+            "--workers",
+            "0",
+        ]
         return [sys.executable, "-m", "lisrd", "train", str(config), *options]
 
     subprocess.run([*command("whole"), "--seed", "3"], check=True, capture_output=True)
@@ -148,14 +158,15 @@ def test_configuration_errors_teach(text: str, message: str, tmp_path: Path) -> 
         load_config(path)
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "configs").glob("*.toml")), ids=lambda p: p.name)
-def test_shipped_configurations_load(path: Path) -> None:
-    assert isinstance(load_config(path), TrainingConfig)
+@pytest.mark.parametrize("name", ["pyramid", "paper"])
+def test_shipped_configurations_load(name: str) -> None:
+    config = load_config(Path(__file__).parents[1] / "configs" / f"{name}.toml")
+    assert config.kind == name
 
 
 def test_tables_become_dataclasses() -> None:
     table = {"network": {"widths": [4, 4], "turns": 1}, "data": {"num_keypoints": 7}}
-    config = from_table(TrainingConfig, table, "here")
+    config = network_config(table, "here")
     assert config.network == PyramidConfig(widths=(4, 4), turns=1)
     assert config.data == DataConfig(num_keypoints=7)
 
@@ -171,3 +182,17 @@ def test_learning_rate_warms_up_and_ends_low() -> None:
     config = TrainingConfig().optimiser
     assert learning_rate(config, 0, 0.0) == pytest.approx(config.learning_rate / config.warmup_steps)
     assert learning_rate(config, 10_000, 1.0) == pytest.approx(config.learning_rate * config.final_fraction)
+
+
+def test_paper_network_trains_with_the_same_loop(config: Path, photographs: Path, tmp_path: Path) -> None:
+    table = tomllib.loads(CONFIG) | {
+        "kind": "paper",
+        "network": {"widths": [4, 4, 4, 8], "descriptor_dim": 8},
+    }
+    settings = network_config(table | {"loss": {"matching": "triplet"}}, "here")
+    run = Trainer(replace(settings, run=replace(settings.run, steps=2)), photographs, tmp_path, workers=0)
+    before = [p.detach().clone() for p in run.network.parameters()]
+    run.fit()
+    assert len(losses(tmp_path)) == 2
+    moved = [not torch.equal(p, b) for p, b in zip(run.network.parameters(), before, strict=True)]
+    assert sum(moved) > len(moved) - 3  # temperature and bias are fixed

@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 def normalised_coordinates(
-    keypoints: Float[Tensor, "*batch 2"], width: float, height: float, corner_origin: bool = False
+    keypoints: Float[Tensor, "*batch 2"], width: int | float, height: int | float, corner_origin: bool = False
 ) -> Float[Tensor, "*batch 2"]:
     """Pixels to [-1, 1], where -1 and 1 are the outer edges of the border pixels."""
     size = keypoints.new_tensor([width, height])
@@ -30,18 +30,19 @@ def normalised_coordinates(
 def sample_map(
     feature_map: Float[Tensor, "B C h w"],
     keypoints: Float[Tensor, "B N 2"],
-    width: float,
-    height: float,
+    width: int | float,
+    height: int | float,
     corner_origin: bool = False,
 ) -> Float[Tensor, "B N C"]:
     """Bilinear samples of a map that covers an image of `width` x `height` pixels; the border is repeated.
 
-    Computed in the keypoints' precision: in bfloat16 a coordinate would be off by a third of a pixel.
+    Computed in float32 at least: in bfloat16 a coordinate would be off by a third of a pixel.
     """
-    grid = normalised_coordinates(keypoints, width, height, corner_origin)
+    dtype = torch.promote_types(feature_map.dtype, torch.float32)
+    grid = normalised_coordinates(keypoints, width, height, corner_origin).to(dtype)
     padding = "zeros" if corner_origin else "border"  # the released code leaves grid_sample's default
     sampled = F.grid_sample(
-        feature_map.to(grid.dtype), grid.unsqueeze(1), mode="bilinear", padding_mode=padding, align_corners=False
+        feature_map.to(dtype), grid.unsqueeze(1), mode="bilinear", padding_mode=padding, align_corners=False
     )
     return sampled.squeeze(2).transpose(1, 2)
 
@@ -70,7 +71,7 @@ def translation_transform(dx: float, dy: float, dtype: torch.dtype = torch.float
 
 
 def turn_points(
-    keypoints: Float[Tensor, "*batch 2"], width: float, height: float, turn: int
+    keypoints: Float[Tensor, "*batch 2"], width: int | float, height: int | float, turn: int
 ) -> Float[Tensor, "*batch 2"]:
     """Where keypoints of a `width` x `height` image lie after `torch.rot90(image, turn)` (counter-clockwise)."""
     x, y = keypoints[..., 0], keypoints[..., 1]

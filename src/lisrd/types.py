@@ -21,6 +21,8 @@ from torch import Tensor
 ImageLike = str | Path | Image.Image | np.ndarray | Tensor
 
 
+TileSampling = Literal["bilinear", "nearest", "reference"]
+
 _R = TypeVar("_R", bound="_Record")
 
 
@@ -78,7 +80,7 @@ class Selection:
     temperature: float = 1.0
     bias: tuple[float, ...] | None = None
     rotation_variant: tuple[bool, ...] | None = None
-    tile_sampling: Literal["bilinear", "nearest", "reference"] = "bilinear"
+    tile_sampling: TileSampling = "bilinear"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

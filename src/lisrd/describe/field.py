@@ -6,16 +6,20 @@ be read as the image turned by quarter turns would give it.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lisrd.types import Keypoints, LocalFeatures, Selection
 
+#: A quarter turn for all images of a field, or one for each.
+Turn = int | Int[Tensor, " B"]
 
+
+@runtime_checkable
 class DescriptorField(Protocol):
     """Descriptors of V invariances at any place of B images."""
 
@@ -23,11 +27,14 @@ class DescriptorField(Protocol):
     num_turns: int
     selection: Selection
 
-    def at(self, keypoints: Keypoints, turn: int = 0) -> Float[Tensor, "B N V D"]:
+    def at(self, keypoints: Keypoints, turn: Turn = 0) -> Float[Tensor, "B N V D"]:
         """Unit descriptors at the keypoints, as the image turned by `torch.rot90(image, turn)` would give them."""
 
-    def meta(self, turn: int = 0) -> Float[Tensor, "B V T T C"]:
-        """Unit meta descriptors of the T x T tiles; their places stay those of the image that was not turned."""
+    def meta(self, turn: Turn = 0) -> Float[Tensor, "B V T T C"]:
+        """Unit meta descriptors of the T x T tiles; their places stay those of the image that was not turned.
+
+        Gradients reach NetVLAD and end there: the selection weighs the descriptors, it does not shape them.
+        """
 
 
 @torch.no_grad()

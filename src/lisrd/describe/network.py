@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lisrd.describe.field import pad_to_stride
+from lisrd.describe.field import Turn, pad_to_stride
 from lisrd.describe.heads import Head, Trunk
 from lisrd.describe.meta import MetaDescriptors, tile_grid
 from lisrd.describe.pyramid import PyramidEncoder
 from lisrd.describe.turns import NUM_TURNS
 from lisrd.invariance import ROTATION, invariances
-from lisrd.types import Keypoints, Selection
+from lisrd.types import Keypoints, Selection, TileSampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class PyramidConfig:
 class PyramidNetwork(nn.Module):
     """Descriptors of all 2^F invariances, equivariant to quarter turns of the image by construction."""
 
+    tile_sampling: TileSampling = "bilinear"
+
     def __init__(self, config: PyramidConfig = PyramidConfig()) -> None:
         super().__init__()
         self.config = config
@@ -51,6 +53,10 @@ class PyramidNetwork(nn.Module):
             for _ in self.invariances
         )
         self.meta = MetaDescriptors(len(self.invariances), config.descriptor_dim, config.num_clusters)
+
+    @property
+    def num_turns(self) -> int:
+        return self.config.turns
 
     @property
     def rotation_variant(self) -> tuple[bool, ...]:
@@ -68,7 +74,7 @@ class PyramidNetwork(nn.Module):
         return PyramidField(self, self.encoder(padded), images.shape[-1], images.shape[-2], left, top)
 
     def describe_trunk(
-        self, trunk: Float[Tensor, "B N turns*F"], kinds: Sequence[int], turn: int | Tensor = 0
+        self, trunk: Float[Tensor, "B N turns*F"], kinds: Sequence[int], turn: Turn = 0
     ) -> Float[Tensor, "B N K D"]:
         """Descriptors of the invariances `kinds` from trunk features, read at `turn`."""
         descriptors = []
@@ -120,12 +126,13 @@ class PyramidField:
     def all_kinds(self) -> range:
         return range(len(self.network.invariances))
 
-    def at(self, keypoints: Keypoints, turn: int = 0) -> Float[Tensor, "B N V D"]:
+    def at(self, keypoints: Keypoints, turn: Turn = 0) -> Float[Tensor, "B N V D"]:
         return self.network.describe_trunk(self.trunk_at(keypoints.xy), self.all_kinds, turn)
 
-    def meta(self, turn: int = 0) -> Float[Tensor, "B V T T C"]:
+    def meta(self, turn: Turn = 0) -> Float[Tensor, "B V T T C"]:
         network = self.network
-        descriptors = network.describe_trunk(self.grid_trunk, self.all_kinds, turn)
+        with torch.no_grad():  # the selection weighs the descriptors, it does not shape them
+            descriptors = network.describe_trunk(self.grid_trunk, self.all_kinds, turn).float()
         tiles = network.config.tiles_per_side**2
         return network.aggregate(descriptors.unflatten(1, (tiles, -1)), self.all_kinds)
 

@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lisrd.coordinates import sample_map
-from lisrd.describe.field import pad_to_stride
+from lisrd.describe.field import Turn, pad_to_stride
 from lisrd.describe.meta import MetaDescriptors
 from lisrd.invariance import invariances
-from lisrd.types import Keypoints, Selection
+from lisrd.types import Keypoints, Selection, TileSampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class PaperConfig:
     descriptor_dim: int = 128
     num_clusters: int = 8
     tiles_per_side: int = 3
+    learn_selection: bool = False  # of the temperature and bias; published weights have temperature 1
     compat: Literal["none", "reference"] = "none"
 
     def __post_init__(self) -> None:
@@ -94,6 +95,8 @@ class PaperHead(nn.Module):
 class PaperNetwork(nn.Module):
     """Descriptors of all 2^F invariances from one shared encoder; selection at temperature 1, as published."""
 
+    num_turns = 1
+
     def __init__(self, config: PaperConfig = PaperConfig()) -> None:
         super().__init__()
         self.config = config
@@ -103,16 +106,19 @@ class PaperNetwork(nn.Module):
             PaperHead(config.widths[-1], config.descriptor_dim) for _ in self.invariances
         )
         self.meta = MetaDescriptors(
-            len(self.invariances), config.descriptor_dim, config.num_clusters, learn_selection=False
+            len(self.invariances), config.descriptor_dim, config.num_clusters, config.learn_selection
         )
-        nn.init.zeros_(self.meta.log_sharpness)
+        if not config.learn_selection:
+            nn.init.zeros_(self.meta.log_sharpness)
+
+    @property
+    def tile_sampling(self) -> TileSampling:
+        return "reference" if self.config.compat == "reference" else "bilinear"
 
     @property
     def selection(self) -> Selection:
         selection = self.meta.selection(tuple(i.name for i in self.invariances))
-        return replace(
-            selection, tile_sampling="reference" if self.config.compat == "reference" else "bilinear"
-        )
+        return replace(selection, tile_sampling=self.tile_sampling)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PaperField:
         """The field of RGB images in [0, 1], of any size whose map has a pixel per tile."""
@@ -148,19 +154,19 @@ class PaperField:
     def selection(self) -> Selection:
         return self.network.selection
 
-    def at(self, keypoints: Keypoints, turn: int = 0) -> Float[Tensor, "B N V D"]:
-        assert turn == 0, "the maps know only the image as it is"
+    def at(self, keypoints: Keypoints, turn: Turn = 0) -> Float[Tensor, "B N V D"]:
+        assert not torch.as_tensor(turn).any(), "the maps know only the image as it is"
         xy = keypoints.xy + keypoints.xy.new_tensor(self._offset)
         corner_origin = self.network.config.compat == "reference"
         # float32, because coordinates in the maps' bfloat16 would be off by a third of a pixel.
         samples = [sample_map(m.float(), xy, *self._padded_size, corner_origin) for m in self.maps]
         return F.normalize(torch.stack(samples, dim=2), dim=-1)
 
-    def meta(self, turn: int = 0) -> Float[Tensor, "B V T T C"]:
-        assert turn == 0, "the maps know only the image as it is"
+    def meta(self, turn: Turn = 0) -> Float[Tensor, "B V T T C"]:
+        assert not torch.as_tensor(turn).any(), "the maps know only the image as it is"
         T = self.network.config.tiles_per_side
         vlads = [
-            vlad(self._tiles(m)).unflatten(1, (T, T))
+            vlad(self._tiles(m.detach())).unflatten(1, (T, T))
             for vlad, m in zip(self.network.meta.vlads, self.maps, strict=True)
         ]
         return torch.stack(vlads, dim=1)

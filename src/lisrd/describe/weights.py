@@ -28,6 +28,9 @@ from lisrd.tensor_files import read_header, read_pickled_tensors, read_tensors, 
 
 FORMAT = "lisrd-weights-1"
 
+#: A network with a descriptor field.
+Network = PyramidNetwork | PaperNetwork
+
 #: What a file may hold: the class of its network, and of the configuration that builds it.
 KINDS: dict[str, tuple[type[nn.Module], type[Any]]] = {
     "pyramid": (PyramidNetwork, PyramidConfig),
@@ -36,6 +39,11 @@ KINDS: dict[str, tuple[type[nn.Module], type[Any]]] = {
 }
 
 _BUNDLED = files("lisrd") / "weights"
+
+
+def build_network(config: PyramidConfig | PaperConfig) -> Network:
+    """The network of this configuration, not trained."""
+    return PaperNetwork(config) if isinstance(config, PaperConfig) else PyramidNetwork(config)
 
 
 def save_weights(path: str | Path, network: nn.Module, metadata: dict[str, Any], half: bool = False) -> None:

@@ -11,13 +11,11 @@ the same result. Source: LISRD, section 3.3, equations 4 and 5; the factorisatio
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-TileSampling = Literal["bilinear", "nearest", "reference"]
+from lisrd.types import TileSampling
 
 
 def tile_weights(

@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from lisrd.describe.network import PyramidConfig
+from lisrd.describe.paper import PaperConfig
 from lisrd.errors import InputError
 from lisrd.train.data.dataset import DataConfig
 from lisrd.train.data.triplets import AugmentConfig
 from lisrd.train.objective import LossConfig
 
 T = TypeVar("T")
+
+#: What `kind` may be, and the table [network] of each.
+NETWORKS: dict[str, type[PyramidConfig] | type[PaperConfig]] = {
+    "pyramid": PyramidConfig,
+    "paper": PaperConfig,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +57,10 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """A whole training file; every table may be left out."""
+    """A whole training file of a network; every table may be left out. `kind` says which network."""
 
-    network: PyramidConfig = field(default_factory=PyramidConfig)
+    kind: str = "pyramid"
+    network: PyramidConfig | PaperConfig = field(default_factory=PyramidConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -73,7 +81,17 @@ def load_config(path: str | Path) -> TrainingConfig:
         raise InputError(f"{path}: no such configuration; see configs/ for complete ones") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: not a readable TOML file: {error}") from None
-    return from_table(TrainingConfig, table, str(path))
+    return network_config(table, str(path))
+
+
+def network_config(table: dict[str, Any], where: str) -> TrainingConfig:
+    """The configuration of a network's training; the table [network] is read as `kind` wants it."""
+    kind = table.get("kind", "pyramid")
+    if kind not in NETWORKS:
+        raise InputError(f"{where}: kind is {kind!r}; it must be one of {', '.join(NETWORKS)} or bank")
+    network = _converted(table.get("network", {}), NETWORKS[kind], "network", where)
+    rest = {key: value for key, value in table.items() if key != "network"}
+    return replace(from_table(TrainingConfig, rest, where), network=network)
 
 
 def with_budget(config: TrainingConfig, steps: int | None, minutes: float | None) -> TrainingConfig:

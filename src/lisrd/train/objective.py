@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lisrd.describe.network import PyramidField, PyramidNetwork
+from lisrd.describe.field import DescriptorField
+from lisrd.describe.weights import Network
 from lisrd.invariance import ILLUMINATION, ROTATION, Invariance
 from lisrd.match.selection import (
     descriptor_similarity,
@@ -31,6 +32,7 @@ from lisrd.train.losses import (
     triplet_loss,
     variant_loss,
 )
+from lisrd.types import Keypoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,9 @@ class LossConfig:
     variant_weight: float = 0.5
     meta_weight: float = 1.0
     selection_weight: float = 0.0  # cross entropy of the selection to what changed
-    teacher: str = ""  # a describer such as "aliked-n16=PATH"; what it says of the clean anchor is asked of all views
+    teacher: str = (
+        ""  # a describer such as "aliked-n16=PATH"; what it says of the clean anchor is asked of all views
+    )
     teacher_weight: float = 0.0
     teacher_kinds: tuple[str, ...] = ("rot_var_illum_invar",)
     initial_sharpness: float = 20.0  # of the dual softmax; learned
@@ -71,21 +75,14 @@ def fitting_turn(angle: Float[Tensor, " B"]) -> tuple[Int[Tensor, " B"], Float[T
     return (-quarters.long()) % 4, angle - quarters * (math.pi / 2)
 
 
-def read_views(
-    network: PyramidNetwork, triplets: Triplets, turn: Int[Tensor, " B"], residual: Tensor
-) -> Views:
+def read_views(network: Network, triplets: Triplets, turn: Int[Tensor, " B"], residual: Tensor) -> Views:
     """One pass of the encoder over the three images; heads at the keypoints and on the grid."""
     count = triplets.images.shape[1]
-    field: PyramidField = network(triplets.images.flatten(0, 1))
+    field: DescriptorField = network(triplets.images.flatten(0, 1))
     no_turn = torch.zeros_like(turn)
     turns = torch.cat([no_turn, turn, no_turn])
-    trunk = field.trunk_at(triplets.keypoints.flatten(0, 1))
-    descriptors = network.describe_trunk(trunk, field.all_kinds, turns)
-    with torch.no_grad():  # the selection weighs the descriptors, it does not shape them
-        grid = network.describe_trunk(field.grid_trunk, field.all_kinds, turns)
-    tiles = network.config.tiles_per_side**2
-    meta = network.aggregate(grid.float().unflatten(1, (tiles, -1)), field.all_kinds)
-    return Views(descriptors.float().split(count), meta.split(count), residual)
+    descriptors = field.at(Keypoints.from_xy(triplets.keypoints.flatten(0, 1)), turns)
+    return Views(descriptors.float().split(count), field.meta(turns).split(count), residual)
 
 
 class TripletObjective(nn.Module):
@@ -102,13 +99,12 @@ class TripletObjective(nn.Module):
         self.invariant_to_light: Bool[Tensor, " V"]
 
     def forward(
-        self, network: PyramidNetwork, triplets: Triplets, taught: Float[Tensor, "B N D"] | None = None
+        self, network: Network, triplets: Triplets, taught: Float[Tensor, "B N D"] | None = None
     ) -> dict[str, Float[Tensor, ""]]:
         """The parts of the loss by name; "loss" is their weighted sum. `taught` are the teacher's descriptors."""
         config = self.config
-        has_turns = network.config.turns > 1
         turn, residual = fitting_turn(triplets.angle)
-        if not has_turns:
+        if network.num_turns == 1:
             turn, residual = torch.zeros_like(turn), triplets.angle
         views = read_views(network, triplets, turn, residual)
         d0, d1, d2 = views.descriptors
@@ -210,7 +206,7 @@ class TripletObjective(nn.Module):
 
 
 def selection_weights(
-    network: PyramidNetwork,
+    network: Network,
     meta0: Float[Tensor, "B V T T C"],
     meta1: Float[Tensor, "B V T T C"],
     triplets: Triplets,
@@ -219,7 +215,9 @@ def selection_weights(
     height, width = triplets.images.shape[-2:]
     size = meta0.new_tensor([[width, height]])
     tiles = network.config.tiles_per_side
-    weights0, weights1 = (tile_weights(k.to(meta0.dtype), size, tiles) for k in triplets.keypoints[:2])
+    weights0, weights1 = (
+        tile_weights(k.to(meta0.dtype), size, tiles, network.tile_sampling) for k in triplets.keypoints[:2]
+    )
     thin0, thin1 = meta_factors(meta0, meta1, weights0, weights1)
     return invariance_weights(thin0, thin1, network.meta.log_sharpness.exp(), network.meta.bias)
 

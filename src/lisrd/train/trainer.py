@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import lisrd
-from lisrd.describe.network import PyramidNetwork
+from lisrd.describe.weights import Network, build_network
 from lisrd.errors import InputError, MissingExtraError
 from lisrd.train.checkpoint import (
     MovingAverage,
@@ -64,7 +64,7 @@ class Trainer:
         directory.mkdir(parents=True, exist_ok=True)
         self.fabric = _fabric(config.run.precision)
         torch.manual_seed(seed)
-        self.network = PyramidNetwork(config.network)
+        self.network = build_network(config.network)
         self.objective = TripletObjective(config.loss, self.network.invariances)
         parameters = [p for m in (self.network, self.objective) for p in m.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(
@@ -123,7 +123,7 @@ class Trainer:
             "validation": self.last_validation,
         }
 
-    def fit(self) -> PyramidNetwork:
+    def fit(self) -> Network:
         """Train; returns the network with averaged weights. Interrupted, it saves where it stands first."""
         started, before = time.monotonic(), self.progress.seconds
         saved, validated = before, before
@@ -196,7 +196,7 @@ class Trainer:
         by_time = self.progress.seconds / (60 * run.minutes) if run.minutes else 0.0
         return max(self.progress.step / run.steps, by_time)
 
-    def averaged_network(self) -> PyramidNetwork:
+    def averaged_network(self) -> Network:
         """A copy of the network that holds the moving average of its weights."""
         averaged = deepcopy(self.network)
         self.average.copy_to(averaged)
@@ -253,7 +253,7 @@ class Trainer:
 class _LossOf(nn.Module):
     """Network and objective as the one module whose forward makes the loss, as data parallelism wants it."""
 
-    def __init__(self, network: PyramidNetwork, objective: TripletObjective) -> None:
+    def __init__(self, network: Network, objective: TripletObjective) -> None:
         super().__init__()
         self.network, self.objective = network, objective
 

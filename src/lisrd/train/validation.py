@@ -12,18 +12,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lisrd.describe.network import PyramidNetwork
+from lisrd.describe.weights import Network
 from lisrd.match.selection import descriptor_similarity, weighted_similarity
 from lisrd.train.data.triplets import Triplets
 from lisrd.train.losses import matching_score
 from lisrd.train.objective import read_views, selection_weights
+from lisrd.types import Keypoints
 
 KINDS = ("nothing", "light", "rotation", "both")
 
 
 @torch.no_grad()
 def validate(
-    network: PyramidNetwork, batches: Iterable[Triplets], precision: torch.dtype = torch.float32
+    network: Network, batches: Iterable[Triplets], precision: torch.dtype = torch.float32
 ) -> dict[str, dict[str, float]]:
     """Mean scores by kind of pair: each invariance, "mean", "soft" and "hard" selection, "oracle" (best per pair)."""
     was_training = network.training
@@ -47,7 +48,7 @@ def kind_of(triplets: Triplets, index: int) -> str:
     return KINDS[bool(triplets.illumination_changed[index]) + 2 * bool(triplets.rotated[index])]
 
 
-def _scores(network: PyramidNetwork, triplets: Triplets) -> list[dict[str, float]]:
+def _scores(network: Network, triplets: Triplets) -> list[dict[str, float]]:
     turn = choose_turns(network, triplets)
     views = read_views(network, triplets, turn, triplets.angle)
     similarity = descriptor_similarity(views.descriptors[0], views.descriptors[1])
@@ -62,16 +63,17 @@ def _scores(network: PyramidNetwork, triplets: Triplets) -> list[dict[str, float
     return [{name: float(values[i]) for name, values in scores.items()} for i in range(len(turn))]
 
 
-def choose_turns(network: PyramidNetwork, triplets: Triplets) -> Int[Tensor, " B"]:
+def choose_turns(network: Network, triplets: Triplets) -> Int[Tensor, " B"]:
     """The turn with the highest mean best similarity of the variant descriptors, as the matcher chooses it."""
     count = triplets.images.shape[1]
-    if network.config.turns == 1:
+    turnable = network.selection.rotation_variant
+    if turnable is None:
         return torch.zeros(count, dtype=torch.long, device=triplets.images.device)
-    variant = [v for v, is_variant in enumerate(network.rotation_variant) if is_variant]
-    field = network(triplets.images[:2].flatten(0, 1))
-    trunk = field.trunk_at(triplets.keypoints[:2].flatten(0, 1))
-    upright = network.describe_trunk(trunk[:count], variant)
-    turned = [network.describe_trunk(trunk[count:], variant, t) for t in range(network.config.turns)]
+    variant = [v for v, is_variant in enumerate(turnable) if is_variant]
+    field0, field1 = (network(images) for images in triplets.images[:2])
+    keypoints0, keypoints1 = (Keypoints.from_xy(xy) for xy in triplets.keypoints[:2])
+    upright = field0.at(keypoints0)[:, :, variant]
+    turned = [field1.at(keypoints1, t)[:, :, variant] for t in range(network.num_turns)]
     return torch.stack([_agreement(upright, d, triplets.mask) for d in turned]).argmax(0)
 
 
