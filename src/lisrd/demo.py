@@ -92,7 +92,7 @@ def turn(
     height, width = image.shape[:2]
     rotation = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
     sides = np.abs(rotation[:, :2]) @ [width, height]
-    size = np.ceil(sides).astype(int)
+    size = np.ceil(sides - 1e-6).astype(int)  # a quarter turn needs no pixel more, whatever the rounding
     rotation[:, 2] += (size - [width, height]) / 2
     return cv2.warpAffine(image, rotation, size.tolist()), rotation
 

@@ -178,9 +178,10 @@ def _show_tile_maps(
     for side, (row, weights) in enumerate(zip(layout.tiles, maps, strict=True)):
         caption = f"image {side}: mean weight of each invariance in its tiles, per cent"
         page.text(row[0].left, row[0].top - CAPTION + 22, caption, size=11, color=FAINT, va="center")
+        spacing = row[1].left - row[0].left
         for v, box in enumerate(row):
             name = matches.invariances[v]
-            size = min(11.0, 1.2 * box.width / len(name))
+            size = min(11.0, 1.2 * spacing / len(name))
             page.text(box.left, row[0].top - 12, name, size=size, color=INK, va="center")
             _show_tile_map(page, box, weights[v], highest, v)
 
