@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from lisrd.cli import console
+from lisrd.cli.collections import colmap, extract, match_pairs, pairs
 from lisrd.cli.learning import evaluate, train
 from lisrd.cli.pair import match
 from lisrd.cli.tools import convert, info
@@ -18,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (match, train, evaluate, convert, info):
+for command in (match, extract, pairs, match_pairs, colmap, train, evaluate, convert, info):
     app.command(command.__name__.replace("_", "-"))(command)
 
 

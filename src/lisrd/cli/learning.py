@@ -29,17 +29,10 @@ def train(
     json: JsonOption = False,
 ) -> None:
     """Train descriptors and their selection on your own images."""
-    from lisrd.train.config import load_config, with_budget
     from lisrd.train.data.sheet import draw_sheet
     from lisrd.train.export import export_network
-    from lisrd.train.trainer import Trainer
+    from lisrd.train.run import build_trainer
 
-    settings = with_budget(load_config(config), steps, minutes)
-    if sheet:
-        with file_errors("the sheet", sheet):
-            draw_sheet(Trainer(settings, data, out, seed=seed, workers=0).preview(), sheet)
-        answer({"sheet": str(sheet)}, json, f"sheet: {sheet}")
-        return
     with _progress() as progress:
         task = progress.add_task("training", total=1.0)
 
@@ -47,11 +40,22 @@ def train(
             text = f"step {row['step']}  loss {row['loss']:.3f}  {row['samples_per_second']:.1f} triplets/s"
             progress.update(task, completed=row["spent"], description=text)
 
-        trainer = Trainer(settings, data, out, seed=seed, workers=workers, on_step=show)
-        if resume and not trainer.resume():
-            words.print(f"no checkpoint in {out}: starting anew")
-        elif not resume and trainer.has_checkpoint():
-            raise InputError(f"{out} holds checkpoints: continue with --resume, or choose another --out")
+        trainer = build_trainer(
+            config,
+            data,
+            out,
+            steps=steps,
+            minutes=minutes,
+            seed=seed,
+            workers=workers,
+            resume=resume,
+            on_step=show,
+        )
+        if sheet:
+            with file_errors("the sheet", sheet):
+                draw_sheet(trainer.preview(), sheet)
+            answer({"sheet": str(sheet)}, json, f"sheet: {sheet}")
+            return
         network = trainer.fit()
     if export:
         export_network(network, export, trainer.provenance())

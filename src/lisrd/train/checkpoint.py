@@ -6,16 +6,14 @@ All randomness of training is drawn from generators seeded by (seed, step), so a
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lisrd.errors import InputError
+from lisrd.tensor_files import read_tensors, save_atomically
 
 FORMAT = "lisrd-checkpoint-1"
 
@@ -36,18 +34,6 @@ def save_checkpoint(
     return path
 
 
-def save_atomically(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write beside the target, flush to the disk, rename: a crash leaves the old file or the new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        save_file(tensors, partial, metadata)
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def newest_checkpoint(directory: Path) -> Path | None:
     """The checkpoint of the highest step."""
     return max(directory.glob("checkpoint-*.safetensors"), default=None)
@@ -60,18 +46,15 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, dict[str, Tensor]], dict
         InputError: the file is half-written or no checkpoint of this format.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise InputError(f"{path}: not a checkpoint of this version ({FORMAT}); start a new run")
-            state: dict[str, dict[str, Tensor]] = {}
-            for key in file.keys():  # noqa: SIM118 (not a dict)
-                group, name = key.split("/", 1)
-                state.setdefault(group, {})[name] = file.get_tensor(key)
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path}: damaged or half-written checkpoint ({error}); delete it to use the one before"
-        ) from error
+        tensors, header = read_tensors(path)
+    except InputError as error:
+        raise InputError(f"damaged or half-written checkpoint: {error}; delete it to use the one before") from None
+    if header.get("format") != FORMAT:
+        raise InputError(f"{path}: not a checkpoint of this version ({FORMAT}); start a new run")
+    state: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        group, name = key.split("/", 1)
+        state.setdefault(group, {})[name] = value
     return int(header["step"]), state, json.loads(header["training"])
 
 

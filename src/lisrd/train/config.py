@@ -16,6 +16,7 @@ from lisrd.train.data.triplets import AugmentConfig
 from lisrd.train.objective import LossConfig
 
 T = TypeVar("T")
+C = TypeVar("C")  # a whole training file: it has a table [run]
 
 #: What `kind` may be, and the table [network] of each.
 NETWORKS: dict[str, type[PyramidConfig] | type[PaperConfig]] = {
@@ -74,14 +75,18 @@ def load_config(path: str | Path) -> TrainingConfig:
     Raises:
         InputError: the file cannot be read, or a key is unknown or of the wrong kind.
     """
+    return network_config(read_table(path), str(path))
+
+
+def read_table(path: str | Path) -> dict[str, Any]:
+    """The plain values of a TOML file. Raises InputError when it cannot be read."""
     path = Path(path)
     try:
-        table = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(f"{path}: no such configuration; see configs/ for complete ones") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: not a readable TOML file: {error}") from None
-    return network_config(table, str(path))
 
 
 def network_config(table: dict[str, Any], where: str) -> TrainingConfig:
@@ -94,10 +99,10 @@ def network_config(table: dict[str, Any], where: str) -> TrainingConfig:
     return replace(from_table(TrainingConfig, rest, where), network=network)
 
 
-def with_budget(config: TrainingConfig, steps: int | None, minutes: float | None) -> TrainingConfig:
+def with_budget(config: C, steps: int | None, minutes: float | None) -> C:
     """The configuration with the budgets that the user gave in place of its own."""
     given = {name: value for name, value in (("steps", steps), ("minutes", minutes)) if value is not None}
-    return replace(config, run=replace(config.run, **given)) if given else config
+    return replace(config, run=replace(config.run, **given)) if given else config  # type: ignore[attr-defined]
 
 
 def from_table(kind: type[T], table: dict[str, Any], where: str) -> T:

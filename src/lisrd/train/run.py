@@ -1,0 +1,43 @@
+"""From a configuration file to the trainer it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from lisrd.errors import InputError
+from lisrd.train.bank import BankTrainer
+from lisrd.train.bank_config import load_bank_config
+from lisrd.train.config import load_config, read_table, with_budget
+from lisrd.train.trainer import Trainer
+
+
+def build_trainer(
+    config: Path,
+    data: Path,
+    out: Path,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    resume: bool = False,
+    on_step: Callable[[dict[str, float]], None] | None = None,
+) -> Trainer:
+    """The trainer of a network or of a bank's selection, at the start or where `out` left off.
+
+    Raises:
+        InputError: bad configuration or data; `out` holds a run and `resume` is false, or the run there is another.
+    """
+    trainer: Trainer
+    if read_table(config).get("kind") == "bank":
+        bank = with_budget(load_bank_config(config), steps, minutes)
+        trainer = BankTrainer(bank, data, out, seed, workers, on_step)
+    else:
+        network = with_budget(load_config(config), steps, minutes)
+        trainer = Trainer(network, data, out, seed, workers, on_step)
+    if resume:
+        trainer.resume()
+    elif trainer.has_checkpoint():
+        raise InputError(f"{out} holds checkpoints: continue with --resume, or choose another --out")
+    return trainer
