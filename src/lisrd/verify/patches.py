@@ -23,8 +23,6 @@ BLUR, LOCAL = 0.5, 4.0
 DARK, FAINT = 8.0, 0.05
 #: Rows that cv2.remap takes.
 _MOST_ROWS = 30_000
-#: What cv2.remap wants for its second map where the first holds x and y.
-_NO_MAP = np.empty(0, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,13 +76,7 @@ def sample_patches(
     for level in np.unique(levels):
         rows = np.flatnonzero(levels == level)
         for part in np.array_split(rows, -(-len(rows) // _MOST_ROWS)):
-            patches[part] = cv2.remap(
-                image.level(int(level)),
-                places[part],
-                _NO_MAP,
-                cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
+            patches[part] = _remap(image.level(int(level)), places[part])
     return patches
 
 
@@ -92,6 +84,11 @@ def spacing_levels(frames: Float[np.ndarray, "S 2 2"]) -> Int[np.ndarray, "S"]:
     """The level of `PreparedImage` for each frame: by the geometric mean of its two sample spacings."""
     spacing = np.sqrt(np.abs(np.linalg.det(frames)))
     return np.clip(np.round(np.log(np.maximum(spacing, 1e-3)) / np.log(STEP)), 0, 12).astype(int)
+
+
+def _remap(image: np.ndarray, places: Float[np.ndarray, "S K 2"]) -> Float[np.ndarray, "S K"]:
+    # Only None stands for an absent second map: an empty array, which the stubs would take, shuffles the samples.
+    return cv2.remap(image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
 
 
 def _blurred(image: np.ndarray, sigma: float) -> Float[np.ndarray, "H W"]:
