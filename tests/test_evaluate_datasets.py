@@ -183,7 +183,7 @@ def test_rows_that_are_no_pairs_name_their_line(tmp_path: Path) -> None:
 def test_superglue_pairs_turn_images_upright(tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text(POSE_ROW + "\n")
     Image.fromarray(blob_image(66, 40)).save(tmp_path / "b.png")
-    (pair,) = load_pairs(tmp_path, "pose", longest_side=60)
+    (pair,) = load_pairs(tmp_path, "poses", longest_side=60)
     assert pair.pose is not None
     assert pair.pose.K0[0, 2] == 320
     assert pair.image1.read()[0].shape == (60, 45, 3)
@@ -193,9 +193,9 @@ def test_superglue_pairs_turn_images_upright(tmp_path: Path) -> None:
 def test_superglue_rows_of_another_format_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text("a.png b.png 0 0 1 2 3\n")
     with pytest.raises(InputError, match="7 columns, not 38"):
-        load_pairs(tmp_path, "pose")
+        load_pairs(tmp_path, "poses")
     (tmp_path / "pairs.txt").write_text(POSE_ROW.replace("1.0 0.0 0.0 0.0", "9.0 0.0 0.0 0.0", 1))
-    assert "no rotation" in str(load_pairs(tmp_path, "pose")[0].broken)
+    assert "no rotation" in str(load_pairs(tmp_path, "poses")[0].broken)
 
 
 def test_sweep_turns_and_darkens_every_image(tmp_path: Path) -> None:

@@ -14,11 +14,10 @@ from PIL import Image
 from lisrd.describe.network import PyramidConfig, PyramidNetwork
 from lisrd.describe.weights import save_weights
 from lisrd.errors import InputError
-from lisrd.evaluate import evaluate
+from lisrd.evaluate import BROKEN_INPUT, evaluate
 from lisrd.evaluate.cache import StaleCacheError, file_name
 from lisrd.evaluate.datasets.preparation import LongestSide, QuarterTurns, Rotate
 from lisrd.evaluate.methods import expand_parts, parse_method
-from lisrd.evaluate.runner import BROKEN_INPUT
 
 SIFTS = ["root-sift", "upright-root-sift"]
 
@@ -263,7 +262,7 @@ def test_relative_pose_from_end_to_end(pairs: Path) -> None:
     Image.fromarray(moved).save(pairs / "moved.png")
     K, sideways = "200 0 99.5 0 200 99.5 0 0 1", "1 0 0 -1 0 1 0 0 0 0 1 0 0 0 0 1"
     (pairs / "pairs.txt").write_text(f"same0.png moved.png 0 0 {K} {K} {sideways}\n")
-    document = evaluate(pairs, "pose", ["root-sift"], progress=False)
+    document = evaluate(pairs, "poses", ["root-sift"], progress=False)
     (row,) = document["rows"]
     assert row["mma"] is None
     assert row["recall"] is None

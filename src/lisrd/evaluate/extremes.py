@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -22,11 +22,12 @@ def extreme_pictures(
     pairs: Sequence[EvaluationPair],
     results: Sequence[PairResult],
     methods: Sequence[Method],
+    banks: Collection[str],
     cache: FeatureCache,
     max_keypoints: int,
 ) -> list[Picture]:
     """The best and worst pairs of the method of interest, ranked by its number of correct matches."""
-    method = method_of_interest(methods)
+    method = method_of_interest(methods, banks)
     scored = [k for k, r in enumerate(results) if r.scores and "turn" in r.scores[method.name]]
     ranked = sorted(scored, key=lambda k: (results[k].scores[method.name]["num_correct"], pairs[k].name))
     worst = ranked[: min(COUNT, len(ranked) // 2)]
@@ -38,10 +39,9 @@ def extreme_pictures(
     ]
 
 
-def method_of_interest(methods: Sequence[Method]) -> Method:
-    """The first bank that has parts evaluated beside it, else the first method: what a report is about."""
-    with_parts = {method.base for method in methods if method.name != method.base}
-    return next((m for m in methods if m.name == m.base and m.base in with_parts), methods[0])
+def method_of_interest(methods: Sequence[Method], banks: Collection[str]) -> Method:
+    """The first bank, else the first method: what a report is about."""
+    return next((method for method in methods if method.name in banks), methods[0])
 
 
 def _picture(

@@ -36,7 +36,7 @@ class Method:
 
 def parse_method(name: str) -> Method:
     """What a name means. Whether a bank has the invariance it names is known once its features are there."""
-    base, *parts = _split(name)
+    base, *parts = split_name(name)
     method = Method(name, base)
     for part in parts:
         method = _with_part(method, part)
@@ -61,7 +61,7 @@ def expand_parts(names: Sequence[str], invariances: dict[str, tuple[str, ...]]) 
     """`BASE:parts` replaced by the names it stands for; `invariances` are those of each base."""
     expanded: list[str] = []
     for name in names:
-        base, *parts = _split(name)
+        base, *parts = split_name(name)
         if parts == ["parts"]:
             singles = invariances[base] if len(invariances[base]) > 1 else ()
             expanded += [f"{base}:{part}" for part in (*singles, "mean", "hard", "oracle", "turn-off")]
@@ -82,10 +82,11 @@ def check_invariances(methods: Sequence[Method], invariances: dict[str, tuple[st
 
 def base_of(name: str) -> str:
     """The describer a name is about."""
-    return _split(name)[0]
+    return split_name(name)[0]
 
 
-def _split(name: str) -> list[str]:
+def split_name(name: str) -> list[str]:
+    """The base and its parts. Raises `InputError` where there is no base."""
     base, *rest = name.split(":")
     parts: list[str] = []
     for piece in rest:  # `aliked-n16=C:\weights.pth`: a piece with a separator belongs to a path

@@ -78,7 +78,8 @@ def evaluate(
         document = _document(results, [method.name for method in methods], settings, seconds)
         if out is None:
             return document
-        pictures = extreme_pictures(pairs, results, methods, cache, max_keypoints) if report else None
+        banks = document["selection"]
+        pictures = extreme_pictures(pairs, results, methods, banks, cache, max_keypoints) if report else None
         return _written(document, Path(out), pictures)
 
 

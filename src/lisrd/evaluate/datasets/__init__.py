@@ -19,7 +19,7 @@ LAYOUTS: dict[str, Callable[..., list[EvaluationPair]]] = {
     "hpatches": hpatches_pairs,
     "rdnim": rdnim_pairs,
     "pairs": homography_pairs,
-    "pose": pose_pairs,
+    "poses": pose_pairs,
     "sweep": sweep_pairs,
 }
 

@@ -30,7 +30,7 @@ def pose_pairs(
 
     Raises `InputError` where the list is missing or empty, or a row is not of SuperGlue's format.
     """
-    require_folder(root, "pose", f"images and a list with rows `{ROW}`", SOURCE)
+    require_folder(root, "poses", f"images and a list with rows `{ROW}`", SOURCE)
     table = pairs_file or next((root / n for n in NAMES if (root / n).is_file()), root / NAMES[0])
     if not table.is_file():
         raise InputError(f"no list of pairs at {table}: rows are `{ROW}`; get it from {SOURCE}")

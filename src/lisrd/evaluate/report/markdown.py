@@ -6,14 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lisrd.evaluate.report.tables import cells_of, columns_of, parts_of, rows_of
-from lisrd.evaluate.report.words import gain_sentence, problem_counts, settings_line, share_text
+from lisrd.evaluate.report.words import gain_sentences, labels_of, problem_counts, settings_line, share_text
 
 
 def markdown_report(document: dict[str, Any]) -> str:
     """Tables per part with 95 % intervals, the selection analysis, and what went wrong."""
     sections = [f"# Evaluation\n\n{settings_line(document)}"]
     sections += [_part_section(document, part) for part in parts_of(document)]
-    sections += [_selection_section(bank, found) for bank, found in document["selection"].items()]
+    labels = labels_of(document["settings"]["describers"])
+    sections += [_selection_section(labels[bank], found) for bank, found in document["selection"].items()]
     sections.append(_problem_section(document))
     return "\n\n".join(sections) + "\n"
 
@@ -27,7 +28,7 @@ def _part_section(document: dict[str, Any], part: str) -> str:
         cells = [column[k] for column in formatted]
         texts = (f"**{cell.text}**" if cell.is_best else cell.text for cell in cells)
         ends = (f" ({cell.interval})" if cell.interval else "" for cell in cells)
-        lines.append([row["describer"], *(text + end for text, end in zip(texts, ends, strict=True))])
+        lines.append([row["label"], *(text + end for text, end in zip(texts, ends, strict=True))])
     table = _table(["describer", *(column.title for column in columns)], lines)
     return f"## {part}: {rows[0]['pairs']} pairs\n\n{table}"
 
@@ -36,7 +37,7 @@ def _selection_section(bank: str, found: dict[str, Any]) -> str:
     lines = [f"* chosen: {share_text(found['chosen'])}", f"* turns: {share_text(found['turns'])}"]
     if "best_single" in found:
         lines.append(f"* best single descriptor: {share_text(found['best_single'])}")
-    lines += [f"* {sentence}" for sentence in gain_sentence(found)]
+    lines += [f"* {sentence}" for sentence in gain_sentences(found)]
     return f"## Selection of {bank}\n\n" + "\n".join(lines)
 
 

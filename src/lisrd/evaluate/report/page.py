@@ -9,10 +9,15 @@ from typing import Any
 from lisrd.evaluate.pictures import Picture
 from lisrd.evaluate.report.plots import binned_plot, mma_plot
 from lisrd.evaluate.report.tables import cells_of, columns_of, parts_of, rows_of
-from lisrd.evaluate.report.words import gain_sentence, problem_counts, settings_line, share_text
+from lisrd.evaluate.report.words import gain_sentences, labels_of, problem_counts, settings_line, share_text
 
 #: Problems listed one by one; the JSON holds all of them.
 MAX_PROBLEMS = 50
+
+LEGEND = (
+    "Shares in per cent, small: 95 % interval. H: homographies within 3 px; AUC: of the corner errors by MAGSAC++; "
+    "error: median of the correct matches; ms: describing and matching a pair."
+)
 
 STYLE = """
 :root { color-scheme: light; }
@@ -38,9 +43,9 @@ def html_report(document: dict[str, Any], pictures: Sequence[Picture] = ()) -> s
     """Tables and curves per part, what selection chose and gained, the extreme pairs, and what went wrong."""
     sections = {part: _part_section(document, part) for part in parts_of(document)}
     sections |= {"over what changed": _curves_section(document)}
-    sections |= {
-        f"selection of {bank}": _selection_section(bank, f) for bank, f in document["selection"].items()
-    }
+    labels = labels_of(document["settings"]["describers"])
+    for bank, found in document["selection"].items():
+        sections[f"selection of {labels[bank]}"] = _selection_section(bank, found)
     sections |= {"pairs": _pictures_section(pictures), "problems": _problems_section(document)}
     present = [(title, body) for title, body in sections.items() if body]
     links = " ".join(f'<a href="#s{k}">{escape(title)}</a>' for k, (title, _) in enumerate(present))
@@ -60,25 +65,20 @@ def _part_section(document: dict[str, Any], part: str) -> str:
     rows = rows_of(document, part)
     columns = columns_of(rows)
     formatted = [cells_of(rows, column) for column in columns]
-    body = [
-        [_td(escape(row["describer"])), *(_number(c[k]) for c in formatted)] for k, row in enumerate(rows)
-    ]
+    body = [[_td(escape(row["label"])), *(_number(c[k]) for c in formatted)] for k, row in enumerate(rows)]
     pairs, excluded = rows[0]["pairs"], rows[0]["excluded"]
     detector = rows[0].get("repeatability")
     about = f"{pairs} pairs" + (f", {excluded} excluded" if excluded else "")
     if detector is not None:
         about += f"; the detector repeats {100 * detector:.0f} % of its keypoints, the bound of any recall"
     table = _table(["describer", *(column.title for column in columns)], body)
-    return f"<p>{about}. Shares in per cent; small: 95 % interval.</p>{table}{mma_plot(rows)}"
+    return f"<p>{about}. {LEGEND}</p>{table}{mma_plot(rows)}"
 
 
 def _curves_section(document: dict[str, Any]) -> str:
-    parts = []
-    for curve in document["curves"].values():
-        for metric in ("precision", "recall"):
-            plot = binned_plot(curve, metric)
-            parts += [f"<h3>{metric} over {escape(curve['label'])}</h3>{plot}"] if plot else []
-    return "".join(parts)
+    labels = labels_of(document["settings"]["describers"])
+    plots = ((curve["label"], binned_plot(curve, labels)) for curve in document["curves"].values())
+    return "".join(f"<h3>Over the {escape(label)}</h3>{plot}" for label, plot in plots if plot)
 
 
 def _selection_section(bank: str, found: dict[str, Any]) -> str:
@@ -89,25 +89,20 @@ def _selection_section(bank: str, found: dict[str, Any]) -> str:
         for name in names
     ]
     table = _table(["descriptor", *(title for key, title in known.items() if key in found)], shares)
-    sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in gain_sentence(found))
+    sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in gain_sentences(found))
     turns = f"<li>quarter turns chosen: {escape(share_text(found['turns']))}</li>"
     return f"<ul>{sentences}{turns}</ul>{table}<h3>Per scene</h3>{_scene_table(bank, found['scenes'])}"
 
 
 def _scene_table(bank: str, scenes: Sequence[dict[str, Any]]) -> str:
-    methods = [name for name in (bank, f"{bank}:mean", f"{bank}:oracle") if name in scenes[0]]
-    head = ["scene", "part", "pairs", *(f"precision, {name}" for name in methods), "chosen"]
-    rows = [
-        [
-            _td(escape(s["scene"])),
-            _td(escape(s["part"])),
-            _td(str(s["pairs"])),
-            *(_td(f"{100 * s[name]:.1f}") for name in methods),
-            _td(escape(share_text(s["chosen"]))),
-        ]
-        for s in scenes
-    ]
-    return _table(head, rows)
+    titles = {bank: "selection", f"{bank}:mean": "mean", f"{bank}:oracle": "oracle"}
+    known = [name for name in titles if name in scenes[0]]
+    rows = []
+    for scene in scenes:
+        numbers = [f"{100 * scene[name]:.1f}" for name in known]
+        words = [scene["scene"], scene["part"], str(scene["pairs"]), *numbers, share_text(scene["chosen"])]
+        rows.append([_td(escape(word)) for word in words])
+    return _table(["scene", "part", "pairs", *(f"precision, {titles[n]}" for n in known), "chosen"], rows)
 
 
 def _pictures_section(pictures: Sequence[Picture]) -> str:

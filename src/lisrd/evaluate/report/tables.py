@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lisrd.evaluate.methods import split_name
+from lisrd.evaluate.report.words import labels_of
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -30,19 +33,19 @@ class Cell:
 COLUMNS = (
     Column("precision", "precision", percent=True, best="high"),
     Column("recall", "recall", percent=True, best="high"),
-    Column("homography_accuracy", "homography, RANSAC", percent=True, best="high"),
-    Column("homography_accuracy_magsac", "homography, MAGSAC++", percent=True, best="high"),
+    Column("homography_accuracy", "H, RANSAC", percent=True, best="high"),
+    Column("homography_accuracy_magsac", "H, MAGSAC++", percent=True, best="high"),
     Column("homography_auc_1", "AUC 1 px", percent=True, best="high"),
     Column("homography_auc_3", "AUC 3 px", percent=True, best="high"),
     Column("homography_auc_5", "AUC 5 px", percent=True, best="high"),
     Column("pose_auc_5", "pose AUC 5°", percent=True, best="high"),
     Column("pose_auc_10", "pose AUC 10°", percent=True, best="high"),
     Column("pose_auc_20", "pose AUC 20°", percent=True, best="high"),
-    Column("median_error", "error of correct, px", digits=2, best="low"),
+    Column("median_error", "error, px", digits=2, best="low"),
     Column("num_matches", "matches", digits=0),
     Column("num_correct", "correct", digits=0, best="high"),
     Column("num_inliers", "inliers", digits=0),
-    Column("milliseconds", "describe + match, ms", digits=0),
+    Column("milliseconds", "ms", digits=0),
 )
 
 
@@ -53,8 +56,10 @@ def parts_of(document: dict[str, Any]) -> list[str]:
 
 
 def rows_of(document: dict[str, Any], part: str) -> list[dict[str, Any]]:
-    """The rows of a part, with the time per pair in milliseconds."""
-    return [{**row, "milliseconds": _milliseconds(row)} for row in document["rows"] if row["part"] == part]
+    """The rows of a part, each with a short `label` and the time per pair in milliseconds."""
+    labels = labels_of(document["settings"]["describers"])
+    rows = (row for row in document["rows"] if row["part"] == part)
+    return [{**row, "label": labels[row["describer"]], "milliseconds": _milliseconds(row)} for row in rows]
 
 
 def columns_of(rows: Sequence[dict[str, Any]]) -> list[Column]:
@@ -64,13 +69,9 @@ def columns_of(rows: Sequence[dict[str, Any]]) -> list[Column]:
 
 def cells_of(rows: Sequence[dict[str, Any]], column: Column) -> list[Cell]:
     """One column, formatted, its best number marked (the oracle looks at the truth and does not compete)."""
-    competing = [
-        row[column.key]
-        for row in rows
-        if row.get(column.key) is not None and "oracle" not in row["describer"]
-    ]
+    competing = [row[column.key] for row in rows if row.get(column.key) is not None and not _is_oracle(row)]
     best = {"high": max, "low": min}[column.best](competing, default=None) if column.best else None
-    return [_cell(row, column, best) for row in rows]
+    return [_cell(row, column, None if _is_oracle(row) else best) for row in rows]
 
 
 def _cell(row: dict[str, Any], column: Column, best: float | None) -> Cell:
@@ -83,6 +84,10 @@ def _cell(row: dict[str, Any], column: Column, best: float | None) -> Cell:
         f"{scale * interval[0]:.{column.digits}f}–{scale * interval[1]:.{column.digits}f}" if interval else ""
     )
     return Cell(f"{scale * value:.{column.digits}f}", ends, value == best)
+
+
+def _is_oracle(row: dict[str, Any]) -> bool:
+    return "oracle" in split_name(row["describer"])[1:]
 
 
 def _milliseconds(row: dict[str, Any]) -> float | None:

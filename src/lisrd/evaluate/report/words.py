@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
+
+from lisrd.evaluate.methods import split_name
 
 
 def settings_line(document: dict[str, Any]) -> str:
@@ -19,27 +23,41 @@ def settings_line(document: dict[str, Any]) -> str:
     )
 
 
+def labels_of(names: Sequence[str]) -> dict[str, str]:
+    """Names without the folders of their weights, as long as they stay different."""
+    short = {name: _without_folders(name) for name in names}
+    taken = Counter(short.values())
+    return {name: label if taken[label] == 1 else name for name, label in short.items()}
+
+
+def _without_folders(name: str) -> str:
+    base, *parts = split_name(name)
+    kind = base.partition("=")[0]
+    return ":".join([PurePath(kind).stem if kind.endswith(".safetensors") else kind, *parts])
+
+
 def share_text(shares: dict[str, float]) -> str:
     """Shares as percentages, the largest first."""
     ordered = sorted(shares.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in ordered) or "nothing"
+    return ", ".join(f"{name}: {100 * share:.0f} %" for name, share in ordered) or "nothing"
 
 
-def gain_sentence(found: dict[str, Any]) -> list[str]:
+def gain_sentences(found: dict[str, Any]) -> list[str]:
     """What selection gained and lost, in points of each metric, as far as it was measured."""
     sentences = []
     if found.get("right") is not None:
         sentences.append(
             f"the invariance chosen was the best single one in {100 * found['right']:.0f} % of the pairs"
         )
-    for key, words in (
-        ("gain_over_mean", "gained over the plain mean"),
-        ("loss_to_oracle", "lost to the oracle"),
-    ):
+    comparisons = {
+        "gain_over_mean": "selection is ahead of the plain mean by",
+        "loss_to_oracle": "the oracle is ahead of selection by",
+    }
+    for key, words in comparisons.items():
         for metric, gain in found.get(key, {}).items():
             low, high = gain["interval"]
             points = f"{100 * gain['mean']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-            sentences.append(f"{metric} {words}: {points}")
+            sentences.append(f"{metric}: {words} {points}")
     return sentences
 
 
