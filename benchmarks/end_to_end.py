@@ -1,0 +1,85 @@
+"""Two photographs from files to verified matches, the model loaded: where the time goes."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+import cv2
+import numpy as np
+
+from benchmarks.describing import pyramid_describer
+from benchmarks.inputs import image
+from benchmarks.timing import Comparison
+from lisrd.detect.sift import SIFT
+from lisrd.image import as_image
+from lisrd.match import match
+from lisrd.verify import estimate
+
+_MAX_KEYPOINTS = 2048
+
+
+class Pipeline:
+    """Read, detect, describe, match and verify, with the seconds of each stage of every run."""
+
+    def __init__(self, path0: Path, path1: Path) -> None:
+        self.paths = (path0, path1)
+        self.detector, self.describer = SIFT(), pyramid_describer()
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+
+    def run(self) -> int:
+        """The number of verified matches."""
+        images = self._timed("read", lambda: [as_image(path) for path in self.paths])
+        keypoints = self._timed("detect", lambda: [self.detector(i, _MAX_KEYPOINTS) for i in images])
+        features0, features1 = self._timed(
+            "describe",
+            lambda: [self.describer.describe(i, k) for i, k in zip(images, keypoints, strict=True)],
+        )
+        matches = self._timed("match", lambda: match(features0, features1))
+        index0, index1 = matches.matches.unbind(1)
+        points = features0.keypoints[0, index0], features1.keypoints[0, index1]
+        return int(self._timed("verify", lambda: estimate(*points, scores=matches.scores)).inliers.sum())
+
+    def stages(self) -> dict[str, float]:
+        """Median seconds of each stage, both images together."""
+        return {name: median(times) for name, times in self.seconds.items()}
+
+    def _timed(self, name: str, stage):
+        start = time.perf_counter()
+        result = stage()
+        self.seconds[name].append(time.perf_counter() - start)
+        return result
+
+
+def opencv_pipeline(path0: Path, path1: Path) -> int:
+    """What OpenCV alone does: SIFT, mutual nearest neighbours, MAGSAC."""
+    sift = cv2.SIFT.create(nfeatures=_MAX_KEYPOINTS, contrastThreshold=0.01, enable_precise_upscale=True)
+    grey = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in (path0, path1)]
+    (keypoints0, d0), (keypoints1, d1) = (sift.detectAndCompute(g, None) for g in grey)
+    matches = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True).match(d0, d1)
+    points0 = np.float32([keypoints0[m.queryIdx].pt for m in matches])
+    points1 = np.float32([keypoints1[m.trainIdx].pt for m in matches])
+    _, inliers = cv2.findHomography(points0, points1, cv2.USAC_MAGSAC, 2.0)
+    return int(inliers.sum())
+
+
+def make_photographs(directory: Path, width: int, height: int) -> tuple[Path, Path]:
+    """An image and its view turned by 20 degrees, as PNG files."""
+    array = (image(width, height)[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), 20, 1.0)
+    paths = directory / "0.png", directory / "1.png"
+    for path, pixels in zip(paths, (array, cv2.warpAffine(array, turn, (width, height))), strict=True):
+        cv2.imwrite(str(path), pixels)
+    return paths
+
+
+def comparison(pipeline: Pipeline) -> Comparison:
+    return Comparison(
+        "end_to_end_vs_opencv",
+        "SIFT keypoints, pyramid, match, estimate; two images from files",
+        "OpenCV alone: SIFT, brute force with cross check, MAGSAC",
+        pipeline.run,
+        lambda: opencv_pipeline(*pipeline.paths),
+    )

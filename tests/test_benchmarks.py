@@ -1,0 +1,88 @@
+"""The benchmarks measure what they say: the same matches on both sides, ratios the right way round, one report."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))  # the benchmarks are no part of the installed package
+
+from benchmarks.direct import match_direct, match_plain, selection_weights_direct  # noqa: E402
+from benchmarks.inputs import feature_pair, triplets, unit  # noqa: E402
+from benchmarks.report import table  # noqa: E402
+from benchmarks.timing import Comparison, Effort, compare  # noqa: E402
+
+from lisrd.describe.network import PyramidNetwork  # noqa: E402
+from lisrd.match import match  # noqa: E402
+from lisrd.train.objective import selection_weights  # noqa: E402
+
+
+def test_ratio_is_baseline_over_ours() -> None:
+    sleeps = Comparison("x", "short", "long", lambda: time.sleep(0.001), lambda: time.sleep(0.02))
+    row = compare(sleeps, Effort(rounds=3, seconds=0))
+    assert row.ratio > 2
+    assert row.ratio == row.seconds_baseline / row.seconds_ours
+
+
+@pytest.mark.parametrize("count", [50, 400])
+def test_direct_formulation_gives_our_matches(count: int) -> None:
+    features = feature_pair(count)
+    found = match(*features)
+    assert found.turn == 0
+    assert found.matches.tolist() == match_direct(*features).tolist()
+    # Half of the keypoints correspond, the last ones of image 0 to the first ones of image 1.
+    true = {(i, i - count // 2) for i in range(count - count // 2, count)}
+    assert true <= {tuple(pair) for pair in found.matches.tolist()}
+
+
+def test_plain_neighbours_by_hand() -> None:
+    descriptors = torch.eye(3)
+    assert match_plain(descriptors, descriptors[[2, 0, 1]]).tolist() == [[0, 1], [1, 2], [2, 0]]
+
+
+def test_direct_selection_of_a_training_step_is_ours() -> None:
+    torch.manual_seed(0)
+    network, batch = PyramidNetwork(), triplets(2, 96, 64, 20)
+    meta0, meta1 = unit((2, 2, 4, 3, 3, 1024), torch.Generator().manual_seed(1))
+    ours = selection_weights(network, meta0, meta1, batch)
+    torch.testing.assert_close(selection_weights_direct(network, meta0, meta1, batch), ours)
+
+
+def test_table_by_hand() -> None:
+    assert table(("a", "b"), [(1, "x")]) == "| a | b |\n| --- | --- |\n| 1 | x |"
+
+
+def run_quickly(out: Path, *options: str) -> dict:
+    command = [sys.executable, "-m", "benchmarks.run", "--quick", "--threads", "1", "--out", str(out)]
+    subprocess.run([*command, *options], cwd=REPOSITORY, check=True, capture_output=True)
+    return json.loads((out / "results.json").read_text())
+
+
+def test_one_group_of_rows(tmp_path: Path) -> None:
+    results = run_quickly(tmp_path, "--only", "match")
+    assert [row["name"] for row in results["rows"]] == [
+        "match_64_vs_direct",
+        "match_64_vs_plain_nn512",
+        "match_64_vs_plain_nn128",
+    ]
+    assert "`match_64_vs_direct`" in (tmp_path / "RESULTS.md").read_text()
+
+
+@pytest.mark.slow
+def test_everything_quickly(tmp_path: Path) -> None:
+    results = run_quickly(tmp_path)
+    names = {row["name"] for row in results["rows"]}
+    assert {"describe_vs_paper", "describe_vs_aliked_n16", "train_step_vs_direct"} <= names
+    for row in results["rows"]:
+        assert row["ratio"] == pytest.approx(row["seconds_baseline"] / row["seconds_ours"])
+    assert results["memory"][0]["megabytes_over_input"] < 200
+    report = (tmp_path / "RESULTS.md").read_text()
+    assert all(title in report for title in ("## Floors", "growth.png", results["machine"]["cpu"]))
+    assert (tmp_path / "growth.png").stat().st_size > 1000
