@@ -96,7 +96,7 @@ def test_the_demo_finds_the_motorcycle_and_draws_it(tmp_path: Path, capsys, monk
     correct = int(row[2].replace(",", ""))
     assert correct > 300  # of 2,048 keypoints; chance would give a handful
     assert "inliers" in printed
-    assert read_image(tmp_path / "new" / "matches.png").shape[1] == 1600
+    assert read_image(tmp_path / "new" / "matches.jpg").shape[1] == 1600
 
 
 def test_an_unknown_describer_is_one_line(capsys, monkeypatch) -> None:

@@ -93,7 +93,8 @@ def turn(
     rotation = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
     sides = np.abs(rotation[:, :2]) @ [width, height]
     size = np.ceil(sides - 1e-6).astype(int)  # a quarter turn needs no pixel more, whatever the rounding
-    rotation[:, 2] += (size - [width, height]) / 2
+    to_centre = np.column_stack([np.zeros((2, 2)), (size - [width, height]) / 2])
+    rotation = rotation + to_centre
     return cv2.warpAffine(image, rotation, size.tolist()), rotation
 
 
@@ -122,7 +123,7 @@ def run(describer: str, out: Path) -> tuple[dict[str, Accuracy], Geometry, Path]
         raise InputError(f"cannot create {out}: {error.strerror}; choose another --out") from None
     write_image(out / "image0.png", scene.image0)
     write_image(out / "image1.png", scene.image1)
-    picture = out / "matches.png"
+    picture = out / "matches.jpg"
     found = (pair.features0, pair.features1, pair.matches, geometry.inliers)
     draw_matches(scene.image0, scene.image1, *found, picture, "fundamental matrix")
     return {name: measure(scene, one) for name, one in pairs.items()}, geometry, picture

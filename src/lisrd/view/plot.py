@@ -104,12 +104,16 @@ def _write_header(
 def _write_legend(page: Axes, matches: Matches) -> None:
     """Every invariance with the share of the matches that chose it."""
     chosen = chosen_invariances(matches)
-    shares = torch.bincount(chosen, minlength=len(matches.invariances)) / max(1, len(matches))
+    shares = (torch.bincount(chosen, minlength=len(matches.invariances)) / max(1, len(matches))).tolist()
     spacing = min(380.0, (WIDTH - 2 * MARGIN) / len(matches.invariances))
-    for v, (name, share) in enumerate(zip(matches.invariances, shares.tolist(), strict=True)):
+    texts = [
+        f"{name}  chosen by {share:.0%}" for name, share in zip(matches.invariances, shares, strict=True)
+    ]
+    size = min(12.5, 1.2 * (spacing - 36) / max(map(len, texts)))
+    for v, text in enumerate(texts):
         left = MARGIN + v * spacing
         page.add_patch(Rectangle((left, 62), 26, 14, color=_colour(v), linewidth=0))
-        page.text(left + 36, 69, f"{name}  {share:.0%}", size=12.5, color=INK, va="center_baseline")
+        page.text(left + 36, 69, text, size=size, color=INK, va="center_baseline")
 
 
 def _show_photograph(page: Axes, image: ImageLike, box: Box) -> None:
@@ -124,11 +128,12 @@ def _show_photograph(page: Axes, image: ImageLike, box: Box) -> None:
 
 
 def _show_tile_borders(page: Axes, box: Box, tiles_per_side: int) -> None:
-    for k in range(1, tiles_per_side):
-        x, y = (box.left + k * box.width / tiles_per_side, box.top + k * box.height / tiles_per_side)
-        style = {"color": "white", "linewidth": 0.8, "alpha": 0.45, "zorder": 1}
-        page.plot([x, x], [box.top, box.top + box.height], **style)
-        page.plot([box.left, box.left + box.width], [y, y], **style)
+    right, bottom = box.left + box.width, box.top + box.height
+    borders = []
+    for share in np.arange(1, tiles_per_side) / tiles_per_side:
+        x, y = box.left + share * box.width, box.top + share * box.height
+        borders += [[(x, box.top), (x, bottom)], [(box.left, y), (right, y)]]
+    _lines(page, np.array(borders), ["white"] * len(borders), width=0.8, alpha=0.45, zorder=1)
 
 
 def _connect(
