@@ -13,15 +13,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lisrd.describe.field import read_field
-from lisrd.describe.selector import Selector, SelectorConfig
+from lisrd.describe.field import Turn, read_field
+from lisrd.describe.selector import Selector
 from lisrd.describe.sift import RootSift
 from lisrd.describe.single import SingleDescriber
-from lisrd.describe.weights import KINDS, load_network
+from lisrd.describe.weights import load_network
 from lisrd.errors import InputError
 from lisrd.types import Keypoints, LocalFeatures
-
-KINDS.setdefault("selector", (Selector, SelectorConfig))
 
 
 class Bank:
@@ -95,7 +93,7 @@ class BankField:
         self.selection = bank.selector.selection
         self._descriptors = bank.descriptors(images, keypoints)
 
-    def at(self, keypoints: Keypoints, turn: int = 0) -> Float[Tensor, "B N V D"]:
+    def at(self, keypoints: Keypoints, turn: Turn = 0) -> Float[Tensor, "B N V D"]:
         assert turn == 0, "a bank has no turns"
         return (
             self._descriptors
@@ -103,7 +101,7 @@ class BankField:
             else self.bank.descriptors(self.images, keypoints)
         )
 
-    def meta(self, turn: int = 0) -> Float[Tensor, "B V T T C"]:
+    def meta(self, turn: Turn = 0) -> Float[Tensor, "B V T T C"]:
         assert turn == 0, "a bank has no turns"
         size = self.keypoints.xy.new_tensor([self.image_size]).expand(len(self.images), 2)
         return self.bank.selector(self._descriptors, self.keypoints.xy, self.keypoints.mask, size)

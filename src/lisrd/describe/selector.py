@@ -56,13 +56,23 @@ class Selector(nn.Module):
     ) -> Float[Tensor, "B V T T C"]:
         """Unit vectors, or zeros where a tile has no keypoints. Descriptors that are zero do not count."""
         T = self.config.tiles_per_side
-        tiles = torch.arange(T * T, device=xy.device)
-        inside = (tile_of(xy, image_size, T)[:, None] == tiles[:, None]) & mask[:, None]  # (B, T*T, N)
+        index, inside = keypoints_of_tiles(tile_of(xy, image_size, T), mask, T * T)
+        batch = torch.arange(len(xy), device=xy.device)[:, None, None]
         aggregated = []
         for one, vlad in zip(descriptors.unbind(2), self.meta.vlads, strict=True):
-            described = inside & one.any(-1)[:, None]
-            aggregated.append(vlad(one[:, None].expand(-1, T * T, -1, -1), described))
+            tiles = one[batch, index]
+            aggregated.append(vlad(tiles, inside & tiles.any(-1)))
         return torch.stack(aggregated, dim=1).unflatten(2, (T, T))
+
+
+def keypoints_of_tiles(
+    tile: Int[Tensor, "B N"], mask: Bool[Tensor, "B N"], num_tiles: int
+) -> tuple[Int[Tensor, "B K P"], Bool[Tensor, "B K P"]]:
+    """Numbers of the keypoints in each of K tiles, padded to the fullest, and which are no padding."""
+    inside = (tile[:, None] == torch.arange(num_tiles, device=tile.device)[:, None]) & mask[:, None]
+    fullest = int(inside.sum(-1).max()) if inside.numel() else 0
+    order = inside.int().argsort(dim=-1, descending=True, stable=True)[..., :fullest]
+    return order, inside.gather(-1, order)
 
 
 def tile_of(

@@ -2,92 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from lisrd.describe import build_describer
-from lisrd.describe.bank import Bank
-from lisrd.describe.selector import Selector, SelectorConfig
-from lisrd.describe.single import SingleDescriber
-from lisrd.detect import build_detector
-from lisrd.errors import InputError
-from lisrd.train.bank_objective import BankLossConfig, BankObjective, validate_bank
-from lisrd.train.bank_pairs import describe_pairs
+from lisrd.describe.selector import Selector
+from lisrd.train.bank_config import BankTrainingConfig
+from lisrd.train.bank_objective import BankObjective, validate_bank
+from lisrd.train.bank_pairs import DescribedPairs, PairDescriber, concatenate
+from lisrd.train.checkpoint import MovingAverage
 from lisrd.train.clusters import start_from_clusters
-from lisrd.train.config import OptimiserConfig, RunConfig
-from lisrd.train.data.dataset import DataConfig, triplet_loader
+from lisrd.train.data.dataset import TripletDataset, triplet_loader
 from lisrd.train.data.dice import step_generator
-from lisrd.train.data.triplets import AugmentConfig, Triplets
-from lisrd.train.trainer import Trainer
-
-#: Triplets whose descriptors are clustered before the first step.
-_CLUSTERED_TRIPLETS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class BankConfig:
-    """The members by the names that `lisrd.describe.build_describer` takes, and what each is invariant to."""
-
-    name: str = "lisrd-sift"
-    members: tuple[str, ...] = ("root-sift", "upright-root-sift")
-    invariances: tuple[str, ...] = ("rot_invar", "rot_var")
-    descriptor_dim: int = 128  # of the widest member
-    num_clusters: int = 8
-    tiles_per_side: int = 3
-    detector: str = "sift"
-    max_keypoints: int = 1000  # per image
-
-    def build(self) -> Bank:
-        """The bank with a selection that knows nothing yet.
-
-        Raises:
-            InputError: a member has several descriptors, is unknown, or its weights are missing.
-        """
-        members = [_single(build_describer(name)) for name in self.members]
-        names = tuple(member.name for member in members)
-        sizes = (self.descriptor_dim, self.num_clusters, self.tiles_per_side)
-        return Bank(self.name, members, Selector(SelectorConfig(names, self.invariances, *sizes)))
-
-
-def _single(describer: Any) -> SingleDescriber:
-    if not isinstance(describer, SingleDescriber):
-        raise InputError(f"{describer.name} cannot be a member of a bank: it has several descriptors per keypoint")
-    return describer
-
-
-@dataclass(frozen=True, slots=True)
-class BankTrainingConfig:
-    """A whole training file of a bank, told by `kind = "bank"`; every table may be left out."""
-
-    kind: str = "bank"
-    bank: BankConfig = field(default_factory=BankConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    loss: BankLossConfig = field(default_factory=BankLossConfig)
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
-    run: RunConfig = field(default_factory=RunConfig)
-
-
-def load_bank_config(path: str | Path) -> BankTrainingConfig:
-    """Read a TOML file.
-
-    Raises:
-        InputError: the file cannot be read, or a key is unknown or of the wrong kind.
-    """
-    try:
-        table = tomllib.loads(Path(path).read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path}: not a readable TOML file: {error}") from None
-    return from_table(BankTrainingConfig, table, str(path))
+from lisrd.train.data.sources import build_mixture
+from lisrd.train.data.triplets import Augmenter, Triplets
+from lisrd.train.journal import Journal
+from lisrd.train.trainer import VALIDATION_SEED, Progress, Trainer, _fabric
 
 
 class BankTrainer(Trainer):
-    """The training loop of `Trainer` with a selector as the network, and what a bank minimises as the objective."""
+    """The loop of `Trainer`; its batches are drawn from pairs that were described before the first step."""
 
     def __init__(
         self,
@@ -101,9 +39,88 @@ class BankTrainer(Trainer):
         self.config: Any = config
         self.directory, self.seed, self.workers, self.on_step = directory, seed, workers, on_step
         directory.mkdir(parents=True, exist_ok=True)
-        self.fabric = fabric_for(config.run.precision)
+        self.fabric = _fabric(config.run.precision)
         torch.manual_seed(seed)
         bank = config.bank.build()
+        self.describer = PairDescriber(bank, config.pairs)
         self.network: Any = bank.selector
-        detector = build_detector(config.bank.detector)
-        self.objective: Any = BankObjective(config.loss, bank, detector, config.bank.max_keypoints)
+        self.objective: Any = BankObjective(config.loss)
+        parameters = [p for m in (self.network, self.objective) for p in m.parameters() if p.requires_grad]
+        self.optimiser: Any = torch.optim.AdamW(
+            parameters, lr=config.optimiser.learning_rate, weight_decay=config.optimiser.weight_decay
+        )
+        self.progress = Progress()
+        self.last_validation = {}
+        train, held_out = (build_mixture(data_root, config.data.sources, split) for split in ("train", "val"))
+        self.dataset = TripletDataset(train, config.data, seed)
+        self.validation_set = TripletDataset(held_out, config.data, VALIDATION_SEED)
+        self.augmenter = Augmenter(config.augment, config.data.size)
+        self.journal = Journal(directory)
+        self.teacher = None  # the members are frozen
+        self.average = MovingAverage(self.network, config.optimiser.ema_decay)
+        self.model = self.fabric.setup_module(_LossOfPairs(self.network, self.objective))
+        self.optimiser = self.fabric.setup_optimizers(self.optimiser)
+
+    def fit(self) -> Any:
+        """Train; returns the selector with averaged weights."""
+        if self.progress.step == 0:
+            self.start_from_clusters()
+        return super().fit()
+
+    @cached_property
+    def pairs(self) -> DescribedPairs:
+        """What is learnt from: a function of the data, the configuration and the seed."""
+        return self._described(self.dataset, self.config.pairs.count, self.seed)
+
+    @cached_property
+    def validation_pairs(self) -> DescribedPairs:
+        """Of the photographs that are kept for validation."""
+        return self._described(self.validation_set, self.config.run.validation_triplets, VALIDATION_SEED)
+
+    def start_from_clusters(self) -> None:
+        """Centroids of every NetVLAD from the descriptors of the pairs."""
+        generator = step_generator(self.seed, 0)
+        for member, vlad in enumerate(self.network.meta.vlads):
+            found = self.pairs.descriptors0[:, :, member].flatten(0, 1)
+            start_from_clusters(vlad, found[found.any(1)].float().cpu(), generator)
+        self.average = MovingAverage(self.network, self.config.optimiser.ema_decay)
+
+    def validate(self) -> dict[str, dict[str, float]]:
+        """Scores of the averaged selector, appended to `validation.jsonl`."""
+        if self.fabric.global_rank:
+            return {}
+        self.last_validation = validate_bank(self.averaged_network(), self.validation_pairs)  # type: ignore[arg-type]
+        self.journal.validation(self.progress.step, self.progress.seconds, self.last_validation, None)
+        return self.last_validation
+
+    def _described(self, dataset: TripletDataset, count: int, seed: int) -> DescribedPairs:
+        size = self.config.run.batch_size
+        loader = triplet_loader(dataset, size, workers=self.workers, num_steps=-(-count // size))
+        triplets = (super(BankTrainer, self)._triplets(batch, seed, i) for i, batch in enumerate(loader))
+        return concatenate(map(self.describer, triplets))
+
+    def preview(self) -> Triplets:
+        """The first triplets, before they are described."""
+        return super()._triplets(next(super()._batches()), self.seed, 0)
+
+    def _batches(self) -> Iterator[Any]:
+        size, step, fabric = self.config.run.batch_size, self.progress.step, self.fabric
+        while True:
+            generator = step_generator(self.seed, step * fabric.world_size + fabric.global_rank)
+            order = torch.randperm(len(self.pairs), generator=generator)
+            yield self.pairs.choose(order[:size].to(self.pairs.xy0.device))
+            step += 1
+
+    def _triplets(self, batch: Any, seed: int, step: int) -> Any:
+        return batch  # pairs that are ready
+
+
+class _LossOfPairs(nn.Module):
+    """Selector and objective as the one module whose forward makes the loss, as data parallelism wants it."""
+
+    def __init__(self, selector: Selector, objective: BankObjective) -> None:
+        super().__init__()
+        self.selector, self.objective = selector, objective
+
+    def forward(self, taught: None, **fields_of_pairs: Tensor) -> dict[str, Tensor]:
+        return self.objective(self.selector, DescribedPairs(**fields_of_pairs))

@@ -25,9 +25,7 @@ def start_from_clusters(vlad: NetVLAD, descriptors: Float[Tensor, "P D"], genera
     vlad.assign.bias.copy_(-alpha * centroids.square().sum(1))
 
 
-def k_means(
-    points: Float[Tensor, "P D"], count: int, generator: torch.Generator
-) -> Float[Tensor, "K D"]:
+def k_means(points: Float[Tensor, "P D"], count: int, generator: torch.Generator) -> Float[Tensor, "K D"]:
     """Lloyd's rounds from points drawn by k-means++; an empty cluster keeps its centroid."""
     centroids = points[torch.randint(len(points), (1,), generator=generator)]
     while len(centroids) < count:
