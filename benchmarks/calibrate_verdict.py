@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 
 from lisrd import LISRD, LocalFeatures, match
@@ -23,8 +24,10 @@ from lisrd.verify.geometry import Kind, project
 from lisrd.verify.verdict import evidence
 
 RIGHT = 10.0
+#: Keypoints per image: wrong matches agree by chance the more often, the more there are.
+COUNTS = (500, 2000)
 KINDS: tuple[Kind, ...] = ("homography", "fundamental")
-#: False pairs called one place, and verifiable true pairs called two, at the chosen probabilities.
+#: Shares of the false pairs above the lower and of the verifiable true pairs below the upper probability.
 FALSE_YES, FALSE_NO = 0.005, 0.01
 
 
@@ -77,20 +80,29 @@ def measure(
     for image0, image1, truth in pairs:
         for image in (image0, image1):
             if image.key not in known:
-                known[image.key] = model.describe(image.read()[0], max_keypoints=1000, keep_turns=True)
-        found.append(_row(known[image0.key], known[image1.key], truth))
+                known[image.key] = model.describe(image.read()[0], max_keypoints=max(COUNTS))
+        for count in COUNTS:
+            features0, features1 = (_strongest(known[image.key], count) for image in (image0, image1))
+            found.append((*_row(features0, features1, truth), truth is not None))
     facts = {kind: np.array([row[0][kind] for row in found]) for kind in KINDS}
-    is_true = np.arange(len(pairs)) < len(true)
-    return Rows(facts, is_true, np.array([row[1] for row in found]))
+    return Rows(facts, np.array([row[2] for row in found]), np.array([row[1] for row in found]))
+
+
+def _strongest(features: LocalFeatures, count: int) -> LocalFeatures:
+    """The first keypoints, which detectors sort by strength; the others are masked."""
+    among = torch.arange(features.mask.shape[1]) < count
+    return replace(features, mask=features.mask & among)
 
 
 def _row(
     features0: LocalFeatures, features1: LocalFeatures, truth: EvaluationPair | None
 ) -> tuple[dict[Kind, np.ndarray], bool]:
     matches = match(features0, features1)
-    points = [f.keypoints[0, matches.matches[:, k]].numpy() for k, f in enumerate((features0, features1))]
-    geometries = {kind: estimate(*points, kind, scores=matches.scores) for kind in KINDS}
-    facts = {kind: evidence(geometry, *points) for kind, geometry in geometries.items()}
+    features0, features1 = features0.select(0), features1.select(0)  # matches count without the masked ones
+    points0 = features0.keypoints[0, matches.matches[:, 0]]
+    points1 = features1.keypoints[0, matches.matches[:, 1]]
+    geometries = {kind: estimate(points0, points1, kind, scores=matches.scores) for kind in KINDS}
+    facts = {kind: evidence(geometry, points0, points1) for kind, geometry in geometries.items()}
     model = geometries["homography"].model
     return facts, truth is not None and model is not None and _right(model, features0, truth)
 
@@ -112,12 +124,14 @@ def report(parts: list[Rows], names: list[str]) -> None:
         facts = np.concatenate([p.facts[kind] for p in parts])
         bias, *weights = logistic_fit(facts[used], true[used])
         probability = sigmoid(bias + facts @ weights)
-        yes = float(np.quantile(probability[~true], 1 - FALSE_YES))
-        no = min(float(np.quantile(probability[verifiable], FALSE_NO)), yes)
+        # Between what false pairs reach and what true pairs fall below, or the other way round, lies "unsure".
+        chance = float(np.quantile(probability[~true], 1 - FALSE_YES))
+        truth = float(np.quantile(probability[verifiable], FALSE_NO))
+        yes, no = max(chance, truth), min(chance, truth)
         rounded = ", ".join(f"{w:.2f}" for w in weights)
-        print(f'"{kind}": Calibration(bias={bias:.2f}, weights=({rounded}), yes={yes:.3f}, no={no:.3f}),')
+        print(f'"{kind}": Calibration(bias={bias:.2f}, weights=({rounded}), yes={yes:.4f}, no={no:.4f}),')
         for name, part in zip(names, parts, strict=True):
-            says_yes = sigmoid(bias + part.facts[kind] @ weights) > yes
+            says_yes = sigmoid(bias + part.facts[kind] @ weights) >= yes
             print(
                 f"  {name}: {says_yes[~part.true].mean():.1%} of {(~part.true).sum()} false pairs called one "
                 f"place, {says_yes[part.verifiable].mean():.1%} of {part.verifiable.sum()} verifiable kept"

@@ -40,8 +40,8 @@ def centre_of(image: np.ndarray) -> list[float]:
         ResizeAndCrop(64, 64),
         ResizeAndCrop(240, 100),
         LongestSide(60),
-        Rotate(30),
-        Rotate(-77),
+        Rotate(30.0),
+        Rotate(-77.0),
         QuarterTurns(1),
     ],
     ids=repr,
@@ -200,7 +200,7 @@ def test_superglue_rows_of_another_format_are_refused(tmp_path: Path) -> None:
 
 def test_sweep_turns_and_darkens_every_image(tmp_path: Path) -> None:
     Image.fromarray(blob_image(66, 40)).save(tmp_path / "a.png")
-    pairs = load_pairs(tmp_path, "sweep", angles=(0, 90), stops=(0, 2))
+    pairs = load_pairs(tmp_path, "sweep", angles=(0.0, 90.0), stops=(0.0, 2.0))
     assert [(p.part, p.tags) for p in pairs] == [
         ("nothing", {"angle": 0, "stops": 0}),
         ("illumination", {"angle": 0, "stops": 2}),

@@ -42,7 +42,7 @@ ALL_FOUR = torch.tensor([[0, 0], [1, 1], [2, 2], [3, 3]])
 def test_four_points_by_hand() -> None:
     errors = match_errors(FOUR0, FOUR1, ALL_FOUR, DOUBLE)
     assert errors.tolist() == [[0, 1, 2, 4], [0, 2, 4, 8]]
-    assert precision(errors, 3) == (3 / 4 + 2 / 4) / 2
+    assert precision(errors, 3.0) == (3 / 4 + 2 / 4) / 2
     assert mma(errors) == [3 / 8, 5 / 8, 5 / 8, 7 / 8, 7 / 8, 7 / 8, 7 / 8, 1, 1, 1]
     assert correct_matches(errors).tolist() == [True, True, False, False]
     assert median_correct_error(errors) == 0.75  # of 0 and (1 + 2) / 2
@@ -198,13 +198,13 @@ def test_pose_error_is_the_larger_angle() -> None:
 
 
 def test_area_under_the_error_curve() -> None:
-    assert error_auc(np.array([0.0, 0.0]), 5) == 1
-    assert error_auc(np.array([math.inf, 6.0]), 5) == 0
+    assert error_auc(np.array([0.0, 0.0]), 5.0) == 1
+    assert error_auc(np.array([math.inf, 6.0]), 5.0) == 0
     # From (0, 0) to (2, 1/2), then level until 4.
-    assert error_auc(np.array([2.0, math.inf]), 4) == pytest.approx((0.5 * 2 * 0.5 + 2 * 0.5) / 4)
+    assert error_auc(np.array([2.0, math.inf]), 4.0) == pytest.approx((0.5 * 2 * 0.5 + 2 * 0.5) / 4)
     # From (0, 0) over (1, 1/2) to (3, 1), then level until 4; stacked sets give one area each.
     both = np.array([[3.0, 1.0], [math.inf, 2.0]])
-    assert error_auc(both, 4) == pytest.approx([(0.25 + 1.5 + 1) / 4, 1.5 / 4])
+    assert error_auc(both, 4.0) == pytest.approx([(0.25 + 1.5 + 1) / 4, 1.5 / 4])
 
 
 def test_bootstrap_interval_holds_the_mean_and_repeats() -> None:

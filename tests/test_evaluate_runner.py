@@ -42,7 +42,7 @@ def pairs(tmp_path: Path, photograph: np.ndarray) -> Path:
     rows = [
         write_pair(root, photograph, "same"),
         write_pair(root, photograph, "quarter", QuarterTurns(1)),
-        write_pair(root, photograph, "turned", Rotate(40)),
+        write_pair(root, photograph, "turned", Rotate(40.0)),
     ]
     (root / "pairs.txt").write_text("\n".join(rows))
     return root

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
-import signal
-import subprocess
-import sys
-import textwrap
 import time
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import h5py
@@ -350,46 +348,30 @@ class TestMatchPairs:
         assert names_to_pair("a/b", "c") == names_to_pair("a-b", "c") == "a-b/c"
 
 
-KILLED = """
-    import sys, pathlib
-    sys.path.insert(0, {tests!r})
-    import torch
+def extract_or_match(work: Path, stage: str) -> None:
+    """What the child process runs; nearly every record is a part of its own."""
     torch.set_num_threads(1)
-    from small_describer import SmallDescriber
-    from lisrd.scale import exhaustive_pairs, extract, image_names, match_pairs
-    work = pathlib.Path({work!r})
-    print("ready", flush=True)
-    sys.stdin.readline()
-    if {stage!r} == "extract":
+    if stage == "extract":
         extract(work / "images", work / "f.h5", SmallDescriber(), 300, part_seconds=0.02)
     else:
         pairs = exhaustive_pairs(image_names(work / "f.h5"))
         match_pairs(work / "f.h5", pairs, work / "m.h5", part_seconds=0.02)
-"""
 
 
-def run_and_kill(stage: str, work: Path, seconds: float | None) -> bool:
-    """Whether the stage ended by itself; otherwise it was killed `seconds` after its imports."""
-    script = textwrap.dedent(KILLED).format(tests=str(Path(__file__).parent), work=str(work), stage=stage)
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    if seconds is not None:
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return process.returncode == 0
+def run_and_kill(context: BaseContext, work: Path, stage: str, seconds: float | None) -> bool:
+    """Whether the stage ended by itself; otherwise it was killed by SIGKILL after so many seconds."""
+    process = context.Process(target=extract_or_match, args=(work, stage))
+    process.start()
+    process.join(seconds)
+    process.kill()
+    process.join()
+    return process.exitcode == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["extract", "match"])
 def test_killed_at_random_moments_the_result_is_that_of_an_uninterrupted_run(
-    tmp_path: Path, photograph: np.ndarray, stage: str
+    tmp_path: Path, photograph: np.ndarray, stage: str, monkeypatch: pytest.MonkeyPatch
 ):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for work in (whole, killed):
@@ -399,18 +381,22 @@ def test_killed_at_random_moments_the_result_is_that_of_an_uninterrupted_run(
             write_image(work / "images" / f"{i:02d}.png", np.ascontiguousarray(crop))
         if stage == "match":
             extract(work / "images", work / "f.h5", SmallDescriber(), 300)
-    file = "f.h5" if stage == "extract" else "m.h5"
+    # Children are forked from a server that has imported everything, and in which no thread has run.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lisrd.scale", "lisrd.detect.sift", "small_describer", "test_match"])
+    run_and_kill(context, killed, stage, 0.01)  # starts the server
     started = time.monotonic()
-    assert run_and_kill(stage, whole, None)
+    assert run_and_kill(context, whole, stage, None)
     longest = time.monotonic() - started
+    file = "f.h5" if stage == "extract" else "m.h5"
     dice = random.Random(0)
     kills = 0
     while kills < 20:
-        # Early moments first, so that the end is not reached before the last kill.
-        if run_and_kill(stage, killed, dice.uniform(0, longest / 12)):
-            (killed / file).unlink()
+        if run_and_kill(context, killed, stage, dice.uniform(0, longest / 3)):
+            (killed / file).unlink()  # from the beginning, so that there is something to kill
         else:
             kills += 1
-    assert run_and_kill(stage, killed, None)
+    assert run_and_kill(context, killed, stage, None)
     assert_same(whole / file, killed / file)
     assert not (killed / f"{file}.parts").exists()

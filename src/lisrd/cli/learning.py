@@ -81,7 +81,7 @@ def evaluate(
 
         if not others or len(others) != 2:
             raise InputError("compare needs two result files: lisrd evaluate compare A.json B.json")
-        document = compare(*others)
+        document = compare(others[0], others[1])
         answer(document, json, json_format.dumps(document, indent=2))
         return
     from lisrd.evaluate import evaluate as run_evaluation

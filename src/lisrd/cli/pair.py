@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
@@ -16,7 +16,7 @@ from lisrd.errors import InputError
 from lisrd.image import as_image
 from lisrd.match import Policy
 from lisrd.model import LISRD, MAX_KEYPOINTS, MatchedPair
-from lisrd.verify.geometry import Geometry
+from lisrd.verify.geometry import Geometry, Kind
 from lisrd.verify.robust import estimate
 
 DescriberOption = Annotated[str, typer.Option(help="Describer: a name, a .safetensors file, or NAME=PATH.")]
@@ -76,7 +76,8 @@ def match(
     lisrd = LISRD.from_pretrained(describer, detector, device, precision)  # type: ignore[arg-type]
     watch = Stopwatch()
     pair = _matched(lisrd, images, policy, max_keypoints, watch)
-    geometry = estimate(pair.points0, pair.points1, model, threshold=threshold, scores=pair.matches.scores)
+    kind = cast(Kind, model)
+    geometry = estimate(pair.points0, pair.points1, kind, threshold=threshold, scores=pair.matches.scores)
     watch.lap("verify")
     if save:
         _save(save, pair, geometry)
@@ -110,23 +111,20 @@ def _priors(pairs: list[str]) -> dict[str, float]:
 
 
 def _save(path: Path, pair: MatchedPair, geometry: Geometry) -> None:
-    arrays = {
+    tensors = {
         "keypoints0": pair.features0.keypoints[0],
         "keypoints1": pair.features1.keypoints[0],
         "matches": pair.matches.matches,
         "scores": pair.matches.scores,
         "invariance_weights": pair.matches.invariance_weights,
     }
+    arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+    arrays |= {"invariances": np.array(pair.matches.invariances), "inliers": geometry.inliers}
     partial = path.with_name(f".{path.name}.partial")
     with file_errors("the matches", path):
         try:
             with partial.open("wb") as file:
-                np.savez_compressed(
-                    file,
-                    **{name: value.cpu().numpy() for name, value in arrays.items()},
-                    invariances=np.array(pair.matches.invariances),
-                    inliers=np.asarray(geometry.inliers),
-                )
+                np.savez_compressed(file, **arrays)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

@@ -53,7 +53,8 @@ class NetworkDescriber:
         self.device = torch.device(device)
         self.precision, self.precision_reason = choose_precision(precision, self.device.type)
         self.network: Any = network.eval().requires_grad_(False).to(self.device)
-        self.network.encoder.fold()
+        encoder: Any = network.encoder
+        encoder.fold()
         self._fingerprint = fingerprint
 
     @property

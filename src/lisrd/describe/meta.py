@@ -29,7 +29,10 @@ class MetaDescriptors(nn.Module):
     ) -> Selection:
         """The learned numbers as the matcher takes them."""
         return Selection(
-            invariances, math.exp(-float(self.log_sharpness.detach())), tuple(self.bias.tolist()), rotation_variant
+            invariances,
+            math.exp(-float(self.log_sharpness.detach())),
+            tuple(self.bias.tolist()),
+            rotation_variant,
         )
 
 

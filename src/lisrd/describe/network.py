@@ -80,6 +80,7 @@ class PyramidNetwork(nn.Module):
         descriptors = []
         for kind in kinds:
             head = self.heads[kind]
+            assert isinstance(head, Head)
             if self.rotation_variant[kind]:
                 descriptors.append(head.variant(trunk, turn))
             else:  # every turn gives the same

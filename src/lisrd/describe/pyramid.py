@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,5 +63,6 @@ class PyramidEncoder(nn.Module):
             for name in ("down", "first", "second"):
                 part = getattr(level, name)
                 if isinstance(part, ConvNorm):
-                    setattr(level, name, part.fold().to(memory_format=torch.channels_last))
+                    folded: Any = part.fold()  # torch types no memory format
+                    setattr(level, name, folded.to(memory_format=torch.channels_last))
         return self

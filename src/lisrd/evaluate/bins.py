@@ -24,8 +24,8 @@ class Axis:
 
 
 AXES = (
-    Axis("rotation", "rotation between the images, degrees", (0, 10, 30, 60, 90, 135)),
-    Axis("light_change", "mean change of light, stops", (0, 0.5, 1, 2, 3, 4, 5)),
+    Axis("rotation", "rotation between the images, degrees", (0.0, 10.0, 30.0, 60.0, 90.0, 135.0)),
+    Axis("light_change", "mean change of light, stops", (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0)),
 )
 
 

@@ -106,10 +106,10 @@ def _scored_pairs(document: Document) -> dict[str, Any]:
 def _changes(scores_a: Sequence[dict[str, Any]], scores_b: Sequence[dict[str, Any]]) -> dict[str, Any]:
     changes = {}
     for metric in METRICS:
-        values_a = [score[metric] for score in scores_a]
-        values_b = [score[metric] for score in scores_b]
-        if None in values_a or None in values_b:
+        if any(score[metric] is None for score in (*scores_a, *scores_b)):
             continue  # not defined for this data set's ground truth
+        values_a = [float(score[metric]) for score in scores_a]
+        values_b = [float(score[metric]) for score in scores_b]
         difference, interval, better = paired_difference(values_a, values_b)
         changes[metric] = {
             "a": sum(values_a) / len(values_a),

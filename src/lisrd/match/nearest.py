@@ -25,7 +25,8 @@ class Nearest:
 
 def mutual_nearest_neighbours(similarity: Float[Tensor, "N0 N1"]) -> Int[Tensor, "S 2"]:
     """Index pairs (i, j) that are each other's most similar keypoint; the first of equals is the nearest."""
-    nearest = nearest_in_blocks(lambda start, stop: similarity[start:stop], *similarity.shape, block=4096)
+    count0, count1 = similarity.shape
+    nearest = nearest_in_blocks(lambda start, stop: similarity[start:stop], count0, count1, block=4096)
     return mutual(nearest)
 
 

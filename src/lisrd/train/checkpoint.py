@@ -48,7 +48,9 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, dict[str, Tensor]], dict
     try:
         tensors, header = read_tensors(path)
     except InputError as error:
-        raise InputError(f"damaged or half-written checkpoint: {error}; delete it to use the one before") from None
+        raise InputError(
+            f"damaged or half-written checkpoint: {error}; delete it to use the one before"
+        ) from None
     if header.get("format") != FORMAT:
         raise InputError(f"{path}: not a checkpoint of this version ({FORMAT}); start a new run")
     state: dict[str, dict[str, Tensor]] = {}

@@ -102,7 +102,7 @@ def network_config(table: dict[str, Any], where: str) -> TrainingConfig:
 def with_budget(config: C, steps: int | None, minutes: float | None) -> C:
     """The configuration with the budgets that the user gave in place of its own."""
     given = {name: value for name, value in (("steps", steps), ("minutes", minutes)) if value is not None}
-    return replace(config, run=replace(config.run, **given)) if given else config  # type: ignore[attr-defined]
+    return replace(config, run=replace(config.run, **given)) if given else config  # type: ignore[type-var, attr-defined]
 
 
 def from_table(kind: type[T], table: dict[str, Any], where: str) -> T:

@@ -284,7 +284,10 @@ def _fabric(precision: str) -> Any:
     named = {"bfloat16": "bf16-mixed", "float32": "32-true"}
     if precision not in named:
         raise InputError(f"run.precision is {precision!r}; it must be 'auto', 'float32' or 'bfloat16'")
-    fabric = Fabric(precision=named[precision], devices="auto" if torch.cuda.is_available() else 1)
+    fabric = Fabric(
+        precision=named[precision],  # type: ignore[arg-type]
+        devices="auto" if torch.cuda.is_available() else 1,
+    )
     fabric.launch()
     return fabric
 

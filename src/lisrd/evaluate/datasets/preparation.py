@@ -7,7 +7,7 @@ truth in original pixels stays valid whatever was done.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -18,12 +18,15 @@ from torch import Tensor
 from lisrd.coordinates import scale_transform, translation_transform
 
 RGB = UInt8[np.ndarray, "H W 3"]
+#: The new image and the homography from the old pixels to the new ones.
+Prepared = tuple[UInt8[np.ndarray, "h w 3"], Float[Tensor, "3 3"]]
 
 
+@runtime_checkable
 class Step(Protocol):
     """One change of an image; its `repr` is part of what identifies cached features."""
 
-    def __call__(self, image: RGB) -> tuple[RGB, Float[Tensor, "3 3"]]: ...
+    def __call__(self, image: RGB) -> Prepared: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class ResizeAndCrop:
     width: int
     height: int
 
-    def __call__(self, image: RGB) -> tuple[RGB, Float[Tensor, "3 3"]]:
+    def __call__(self, image: RGB) -> Prepared:
         scale = max(self.width / image.shape[1], self.height / image.shape[0])
         size = max(self.width, round(image.shape[1] * scale)), max(self.height, round(image.shape[0] * scale))
         resized, resizing = _resized(image, *size)
@@ -48,7 +51,7 @@ class LongestSide:
 
     pixels: int
 
-    def __call__(self, image: RGB) -> tuple[RGB, Float[Tensor, "3 3"]]:
+    def __call__(self, image: RGB) -> Prepared:
         scale = self.pixels / max(image.shape[:2])
         if scale >= 1:
             return image, torch.eye(3, dtype=torch.float64)
@@ -61,7 +64,7 @@ class QuarterTurns:
 
     turns: int
 
-    def __call__(self, image: RGB) -> tuple[RGB, Float[Tensor, "3 3"]]:
+    def __call__(self, image: RGB) -> Prepared:
         height, width = image.shape[:2]
         x, y = width - 1.0, height - 1.0
         rows = (
@@ -82,7 +85,7 @@ class Rotate:
 
     degrees: float
 
-    def __call__(self, image: RGB) -> tuple[RGB, Float[Tensor, "3 3"]]:
+    def __call__(self, image: RGB) -> Prepared:
         height, width = image.shape[:2]
         affine = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -self.degrees, 1.0)
         rotated = cv2.warpAffine(
@@ -102,7 +105,7 @@ class Darken:
     stops: float
     seed: int = 0
 
-    def __call__(self, image: RGB) -> tuple[RGB, Float[Tensor, "3 3"]]:
+    def __call__(self, image: RGB) -> Prepared:
         rng = np.random.default_rng(self.seed)
         falloff = _ramp(image.shape[0], image.shape[1], rng.uniform(0, 2 * np.pi))
         linear = (image / 255.0) ** 2.2 * np.exp2(-2 * self.stops * falloff)[..., None]
@@ -117,7 +120,7 @@ def _ramp(height: int, width: int, direction: float) -> Float[np.ndarray, "H W"]
     return (along - along.min()) / (along.max() - along.min())
 
 
-def _resized(image: RGB, width: int, height: int) -> tuple[RGB, Float[Tensor, "3 3"]]:
+def _resized(image: RGB, width: int, height: int) -> Prepared:
     shrinking = width < image.shape[1]
     method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR  # area averages what linear would alias
     transform = scale_transform(width / image.shape[1], height / image.shape[0])

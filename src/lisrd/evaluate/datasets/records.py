@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lisrd.errors import InputError
-from lisrd.evaluate.datasets.preparation import RGB, Step
+from lisrd.evaluate.datasets.preparation import Prepared, Step
 from lisrd.evaluate.metrics.pose import RelativePose
 from lisrd.image import read_image
 
@@ -28,7 +28,7 @@ class EvaluationImage:
     path: Path
     steps: tuple[Step, ...] = ()
 
-    def read(self) -> tuple[RGB, Float[Tensor, "3 3"]]:
+    def read(self) -> Prepared:
         """The prepared image and the homography from original to prepared pixels.
 
         Raises `InputError` where the file cannot be read.

@@ -21,4 +21,4 @@ def error_auc(errors: Float[np.ndarray, "*batch N"], threshold: float) -> Float[
     # Up to an error the curve rises by one pair; beyond the last one within the threshold it is level.
     heights = np.where(ordered <= threshold, rank + 0.5, rank) / ordered.shape[-1]
     level = threshold - clipped[..., -1]
-    return ((widths * heights).sum(axis=-1) + level) / threshold
+    return np.asarray(((widths * heights).sum(axis=-1) + level) / threshold)

@@ -17,7 +17,7 @@ from lisrd.coordinates import warp_points
 #: Pixels within which a match counts as correct, in the paper and here.
 CORRECT_PX = 3.0
 #: The thresholds of the mean matching accuracy curve.
-MMA_PX = tuple(range(1, 11))
+MMA_PX = tuple(float(pixels) for pixels in range(1, 11))
 
 
 def match_errors(
