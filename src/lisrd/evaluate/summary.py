@@ -107,6 +107,6 @@ def metric_values(metric: Metric, scores: Sequence[dict[str, Any]]) -> np.ndarra
     return np.array([metric.missing if value is None else value for value in values], dtype=np.float64)
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def _mean(values: Sequence[float | int | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None

@@ -42,7 +42,7 @@ class ResizeAndCrop:
         resized, resizing = _resized(image, *size)
         left, top = (size[0] - self.width) // 2, (size[1] - self.height) // 2
         cropped = resized[top : top + self.height, left : left + self.width]
-        return np.ascontiguousarray(cropped), translation_transform(-left, -top) @ resizing
+        return np.ascontiguousarray(cropped), translation_transform(float(-left), float(-top)) @ resizing
 
 
 @dataclass(frozen=True, slots=True)
