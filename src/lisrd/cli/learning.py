@@ -33,29 +33,30 @@ def train(
     from lisrd.train.export import export_network
     from lisrd.train.run import build_trainer
 
-    with _progress() as progress:
-        task = progress.add_task("training", total=1.0)
+    progress = _progress()
+    task = progress.add_task("training", total=1.0)
 
-        def show(row: dict[str, float]) -> None:
-            text = f"step {row['step']}  loss {row['loss']:.3f}  {row['samples_per_second']:.1f} triplets/s"
-            progress.update(task, completed=row["spent"], description=text)
+    def show(row: dict[str, float]) -> None:
+        text = f"step {row['step']}  loss {row['loss']:.3f}  {row['samples_per_second']:.1f} triplets/s"
+        progress.update(task, completed=row["spent"], description=text)
 
-        trainer = build_trainer(
-            config,
-            data,
-            out,
-            steps=steps,
-            minutes=minutes,
-            seed=seed,
-            workers=workers,
-            resume=resume,
-            on_step=show,
-        )
-        if sheet:
-            with file_errors("the sheet", sheet):
-                draw_sheet(trainer.preview(), sheet)
-            answer({"sheet": str(sheet)}, json, f"sheet: {sheet}")
-            return
+    trainer = build_trainer(
+        config,
+        data,
+        out,
+        steps=steps,
+        minutes=minutes,
+        seed=seed,
+        workers=workers,
+        resume=resume,
+        on_step=show,
+    )
+    if sheet:
+        with file_errors("the sheet", sheet):
+            draw_sheet(trainer.preview(), sheet)
+        answer({"sheet": str(sheet)}, json, f"sheet: {sheet}")
+        return
+    with progress:
         network = trainer.fit()
     if export:
         export_network(network, export, trainer.provenance())
