@@ -50,7 +50,7 @@ def pixels_like(picture: np.ndarray, colour: str) -> int:
 
 
 def test_a_pixel_centre_lands_in_the_middle_of_its_enlarged_pixel() -> None:
-    box = Box(left=10, top=20, width=40, height=20)  # a 4 x 2 image, ten times as large
+    box = Box(left=10.0, top=20.0, width=40.0, height=20.0)  # a 4 x 2 image, ten times as large
     places = box.carry(np.array([[0.0, 0.0], [3.0, 1.0]]), (4, 2))
     assert places.tolist() == [[15, 25], [45, 35]]
 

@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Float
 
 WIDTH = 1600
-MARGIN = 24
-GAP = 16
+MARGIN = 24.0
+GAP = 16.0
 #: Higher images would push the tile maps off a screen.
-MAX_IMAGE_HEIGHT = 820
-MAX_TILES_HEIGHT = 150
-HEADER = 96
-CAPTION = 58
+MAX_IMAGE_HEIGHT = 820.0
+MAX_TILES_HEIGHT = 150.0
+HEADER = 96.0
+CAPTION = 58.0
 
 
 @dataclass(frozen=True, slots=True)
