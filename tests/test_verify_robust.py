@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lisrd.errors import InputError
 from lisrd.verify import estimate
 from lisrd.verify.geometry import project
+from lisrd.verify.polish import polish_homography
 
 METHODS = ("magsac", "usac", "ransac", "poselib")
 H_TRUE = np.array([[0.9, 0.12, 20.0], [-0.1, 1.1, 5.0], [1e-4, -5e-5, 1.0]])
@@ -207,3 +208,28 @@ def test_points_beyond_the_horizon_have_no_image() -> None:
     assert np.isfinite(project(points, H)[0]).all()
     assert np.isnan(project(points, H)[1]).all()
     assert np.isnan(project(points, -H)[1]).all()  # the factor of a homography means nothing
+
+
+def test_polish_lets_exact_matches_decide() -> None:
+    rng = np.random.default_rng(0)
+    points0 = rng.uniform(0, 600, (300, 2))
+    points1 = project(points0, H_TRUE)
+    points1[:200] += rng.normal(0, 0.1, (200, 2))
+    points1[200:] += [1.9, 0.0]  # a third of the matches is off to one side, within the threshold
+    start = cv2.findHomography(points0, points1)[0]
+    polished = polish_homography(start, points0, points1, scale=0.5)
+    assert corner_error(start, H_TRUE) > 0.5
+    assert corner_error(polished, H_TRUE) < 0.5 * corner_error(start, H_TRUE)
+
+
+def test_polish_returns_the_start_where_nothing_is_near() -> None:
+    points0, _, _ = planar_matches()
+    polished = polish_homography(3 * H_TRUE, points0, project(points0, H_TRUE) + 50, scale=0.5)
+    np.testing.assert_allclose(polished, H_TRUE, atol=1e-9)
+
+
+def test_polish_is_exact_on_exact_matches() -> None:
+    points0, _, _ = planar_matches()
+    start = H_TRUE + np.array([[1e-3, 0, 0.5], [0, -1e-3, -0.4], [0, 0, 0]])
+    polished = polish_homography(start, points0, project(points0, H_TRUE), scale=1.0)
+    np.testing.assert_allclose(polished, H_TRUE, atol=1e-8)
