@@ -41,6 +41,9 @@ def test_match_answers_with_one_document(pair, tmp_path: Path, capsys) -> None:
     document = json.loads(capsys.readouterr().out)
     assert set(document) >= {"keypoints0", "keypoints1", "matches", "inliers", "homography", "seconds"}
     assert set(document["seconds"]) == {"detect", "describe", "match", "verify"}
+    assert document["rotation"]["degrees"] == pytest.approx(-20, abs=0.3)  # cv2 turns counter-clockwise
+    assert document["scale"]["factor"] == pytest.approx(1, abs=0.01)
+    assert document["verdict"]["answer"] == "yes"
     assert document["invariance_weights"] == {"root-sift": pytest.approx(1)}
     corners = np.array([[[0, 0], [319, 0], [319, 239], [0, 239]]], np.float64)
     found, true = (cv2.perspectiveTransform(corners, np.array(m)) for m in (document["homography"], H))

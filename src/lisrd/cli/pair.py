@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,13 @@ import numpy as np
 import typer
 from torch import Tensor
 
-from lisrd.cli.console import JsonOption, answer, file_errors
+from lisrd.cli.console import JsonOption, answer, file_errors, words
 from lisrd.errors import InputError
-from lisrd.image import as_image
+from lisrd.image import as_image, write_image
 from lisrd.match import Policy
 from lisrd.model import LISRD, MAX_KEYPOINTS, MatchedPair
+from lisrd.verify import align_images, estimate, relative_rotation_scale, same_place
 from lisrd.verify.geometry import Geometry, Kind
-from lisrd.verify.robust import estimate
 
 DescriberOption = Annotated[str, typer.Option(help="Describer: a name, a .safetensors file, or NAME=PATH.")]
 DetectorOption = Annotated[str, typer.Option(help="Detector: sift, or a network of kornia's, NAME[=PATH].")]
@@ -47,6 +48,7 @@ def match(
     max_keypoints: MaxKeypointsOption = MAX_KEYPOINTS,
     save: Annotated[Path | None, typer.Option(help="Write the matches to this .npz file.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw the matches into this .png file.")] = None,
+    align: Annotated[Path | None, typer.Option(help="Write image 0 warped into image 1, blended.")] = None,
     selection: Annotated[str, typer.Option(help="soft, hard or mean.")] = "soft",
     turn: Annotated[
         str, typer.Option(help="auto, orientations, off, or the quarter turns of image 1.")
@@ -81,9 +83,11 @@ def match(
     watch.lap("verify")
     if save:
         _save(save, pair, geometry)
+    if align:
+        _align(align, images, geometry)
     if picture:
         _draw(picture, images, pair, geometry)
-    document = _document(pair, geometry, picture, watch)
+    document = {**_document(pair, geometry, picture, watch), **_geometry_document(pair, geometry)}
     answer(document, json, _text(document, geometry, picture))
 
 
@@ -137,6 +141,40 @@ def _draw(path: Path, images: tuple[Tensor, Tensor], pair: MatchedPair, geometry
         draw_matches(*images, pair.features0, pair.features1, pair.matches, geometry.inliers, path)
 
 
+def _align(path: Path, images: tuple[Tensor, Tensor], geometry: Geometry) -> None:
+    if geometry.model is None or geometry.kind != "homography":
+        words.print(
+            f"no homography to align by{': ' + geometry.reason if geometry.reason else ''}", markup=False
+        )
+        return
+    with file_errors("the aligned image", path):
+        write_image(path, align_images(*images, geometry.model))
+
+
+def _geometry_document(pair: MatchedPair, geometry: Geometry) -> dict[str, Any]:
+    """Whether the images show one place, and by which angle and scale they differ."""
+    points0, points1 = pair.points0.cpu().numpy(), pair.points1.cpu().numpy()
+    verdict = same_place(geometry, points0, points1)
+    document: dict[str, Any] = {
+        "verdict": {"answer": verdict.answer, "probability": verdict.probability},
+        "rotation": None,
+        "scale": None,
+    }
+    if geometry.model is not None and geometry.kind == "homography":
+        width, height = pair.features0.image_size[0].int().tolist()
+        inliers = geometry.inliers
+        relative = relative_rotation_scale(
+            geometry.model, (width, height), points0[inliers], points1[inliers]
+        )
+        document["rotation"] = {"degrees": relative.angle, "error": _known(relative.angle_error)}
+        document["scale"] = {"factor": relative.scale, "error": _known(relative.scale_error)}
+    return document
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value  # JSON has no NaN
+
+
 def _document(
     pair: MatchedPair, geometry: Geometry, picture: Path | None, watch: Stopwatch
 ) -> dict[str, Any]:
@@ -172,6 +210,11 @@ def _text(document: dict[str, Any], geometry: Geometry, picture: Path | None) ->
         f"image 1 read at {90 * document['turn']} degrees; mean weights: {weights}",
         seconds,
     ]
+    verdict = document["verdict"]
+    lines.append(f"one place: {verdict['answer']} ({verdict['probability']:.2f})")
+    if document["rotation"]:
+        degrees, factor = document["rotation"]["degrees"], document["scale"]["factor"]
+        lines[-1] += f"; image 1 is turned by {degrees:.1f} degrees clockwise and scaled by {factor:.2f}"
     if picture:
         lines.append(f"picture: {picture}")
     return "\n".join(lines)
