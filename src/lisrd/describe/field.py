@@ -37,17 +37,34 @@ class DescriptorField(Protocol):
         """
 
 
+@runtime_checkable
+class TurnedField(DescriptorField, Protocol):
+    """A field that is asked for all its turns at once, because what they share is computed once."""
+
+    def at_all_turns(
+        self, keypoints: Keypoints
+    ) -> tuple[Float[Tensor, "B N V D"], Float[Tensor, "B N 3 R D"]]:
+        """`at` turn 0, and the R rotation variant kinds at turns 1, 2, 3."""
+
+    def meta_all_turns(self) -> tuple[Float[Tensor, "B V T T C"], Float[Tensor, "B 3 R T T C"]]:
+        """`meta` of turn 0, and of the R rotation variant kinds at turns 1, 2, 3."""
+
+
 @torch.no_grad()
 def read_field(field: DescriptorField, keypoints: Keypoints, keep_turns: bool = True) -> LocalFeatures:
     """Everything the matcher needs of a field; the turns cost 1.5 times the memory of the descriptors again."""
-    descriptors = field.at(keypoints)
+    if keep_turns and field.num_turns > 1:
+        assert isinstance(field, TurnedField)
+        descriptors, turned = field.at_all_turns(keypoints)
+        meta, turned_meta = field.meta_all_turns()
+    else:
+        descriptors, meta, turned, turned_meta = field.at(keypoints), field.meta(), None, None
     width, height = field.image_size
-    turned, turned_meta = _turned(field, keypoints) if keep_turns and field.num_turns > 1 else (None, None)
     return LocalFeatures(
         keypoints=keypoints.xy,
         keypoint_scores=keypoints.scores,
         descriptors=descriptors,
-        meta_descriptors=field.meta(),
+        meta_descriptors=meta,
         image_size=descriptors.new_tensor([[width, height]]).expand(len(keypoints), 2),
         mask=keypoints.mask,
         selection=field.selection,
@@ -56,16 +73,6 @@ def read_field(field: DescriptorField, keypoints: Keypoints, keep_turns: bool = 
         turned_descriptors=turned,
         turned_meta_descriptors=turned_meta,
     )
-
-
-def _turned(
-    field: DescriptorField, keypoints: Keypoints
-) -> tuple[Float[Tensor, "B N 3 R D"], Float[Tensor, "B 3 R T T C"]]:
-    variant = [v for v, is_variant in enumerate(field.selection.rotation_variant or ()) if is_variant]
-    turns = range(1, field.num_turns)
-    descriptors = torch.stack([field.at(keypoints, t)[:, :, variant] for t in turns], dim=2)
-    meta = torch.stack([field.meta(t)[:, variant] for t in turns], dim=1)
-    return descriptors, meta
 
 
 def pad_to_stride(

@@ -62,10 +62,23 @@ class Head(nn.Module):
             hidden = F.linear(trunk, weight, self.hidden.bias)
         else:
             hidden = trunk @ self.hidden_bank()[turn].transpose(1, 2) + self.hidden.bias
-        return F.normalize(self.out(F.relu(hidden)), dim=-1)
+        return self._finish(F.relu(hidden))
 
     def invariant(self, trunk: Float[Tensor, "B N turns*F"]) -> Float[Tensor, "B N D"]:
         """Averaged over all turns before L2: exactly invariant to quarter turns."""
+        return self._mean_of(self._hidden_of_all_turns(trunk))
+
+    def all_turns(self, trunk: Float[Tensor, "B N turns*F"], is_variant: bool) -> Float[Tensor, "B N R D"]:
+        """What `variant` gives for every turn, R = turns, or what `invariant` gives, R = 1."""
+        hidden = self._hidden_of_all_turns(trunk)
+        return self._finish(hidden) if is_variant else self._mean_of(hidden).unsqueeze(2)
+
+    def _hidden_of_all_turns(self, trunk: Float[Tensor, "B N turns*F"]) -> Float[Tensor, "B N turns W"]:
         hidden = F.linear(trunk, self.hidden_bank().flatten(0, 1), self.hidden.bias.repeat(self.turns))
-        # The mean commutes with the last Linear.
-        return F.normalize(self.out(F.relu(hidden).unflatten(-1, (self.turns, -1)).mean(-2)), dim=-1)
+        return F.relu(hidden).unflatten(-1, (self.turns, -1))
+
+    def _mean_of(self, hidden: Float[Tensor, "B N turns W"]) -> Float[Tensor, "B N D"]:
+        return self._finish(hidden.mean(-2))  # the mean commutes with the last Linear
+
+    def _finish(self, hidden: Float[Tensor, "*batch W"]) -> Float[Tensor, "*batch D"]:
+        return F.normalize(self.out(hidden), dim=-1)

@@ -87,6 +87,18 @@ class PyramidNetwork(nn.Module):
                 descriptors.append(head.invariant(trunk))
         return torch.stack(descriptors, dim=2)
 
+    def describe_trunk_in_all_turns(
+        self, trunk: Float[Tensor, "B N turns*F"]
+    ) -> tuple[Float[Tensor, "B N V D"], Float[Tensor, "B N 3 R D"]]:
+        """`describe_trunk` of every kind at turn 0, and of the R rotation variant kinds at turns 1, 2, 3."""
+        upright, turned = [], []
+        for kind, is_variant in enumerate(self.rotation_variant):
+            descriptors = self.heads[kind].all_turns(trunk, is_variant)
+            upright.append(descriptors[:, :, 0])
+            if is_variant:
+                turned.append(descriptors[:, :, 1:])
+        return torch.stack(upright, dim=2), torch.stack(turned, dim=3)
+
     def aggregate(
         self, descriptors: Float[Tensor, "B T*T P K D"], kinds: Sequence[int]
     ) -> Float[Tensor, "B K T T C"]:
@@ -136,6 +148,19 @@ class PyramidField:
             descriptors = network.describe_trunk(self.grid_trunk, self.all_kinds, turn).float()
         tiles = network.config.tiles_per_side**2
         return network.aggregate(descriptors.unflatten(1, (tiles, -1)), self.all_kinds)
+
+    def at_all_turns(
+        self, keypoints: Keypoints
+    ) -> tuple[Float[Tensor, "B N V D"], Float[Tensor, "B N 3 R D"]]:
+        return self.network.describe_trunk_in_all_turns(self.trunk_at(keypoints.xy))
+
+    def meta_all_turns(self) -> tuple[Float[Tensor, "B V T T C"], Float[Tensor, "B 3 R T T C"]]:
+        network = self.network
+        tiles = network.config.tiles_per_side**2
+        upright, turned = network.describe_trunk_in_all_turns(self.grid_trunk)
+        variant = [kind for kind, is_variant in enumerate(network.rotation_variant) if is_variant]
+        metas = [network.aggregate(one.unflatten(1, (tiles, -1)), variant) for one in turned.unbind(2)]
+        return network.aggregate(upright.unflatten(1, (tiles, -1)), self.all_kinds), torch.stack(metas, dim=1)
 
     def trunk_at(self, xy: Float[Tensor, "B N 2"]) -> Float[Tensor, "B N turns*F"]:
         """Trunk features at pixels of the original image."""
