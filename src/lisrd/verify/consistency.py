@@ -18,7 +18,9 @@ LOG_SCALE_WIDTH, ANGLE_WIDTH = 0.25, np.radians(15.0)
 #: Matches count as near within this part of the matches' extent in image 0.
 NEAR = 0.25
 #: Matches of less than this part of the best agreement contradict their neighbours.
-MIN_AGREEMENT = 0.15
+MIN_AGREEMENT = 0.1
+#: Matches that are compared with all others at a time.
+_BLOCK = 512
 
 
 def frame_agreement(
@@ -37,11 +39,9 @@ def frame_agreement(
         raise InputError(f"points and frames have {sorted(lengths)} rows: pass one row per match in each")
     log_ratio = np.log(np.maximum(frames1.scales, 1e-6) / np.maximum(frames0.scales, 1e-6))
     turn = frames1.oris - frames0.oris
-    support = _bell(log_ratio[:, None] - log_ratio, LOG_SCALE_WIDTH)
-    support *= _bell(np.angle(np.exp(1j * (turn[:, None] - turn))), ANGLE_WIDTH)
-    support *= _nearness(places)
-    np.fill_diagonal(support, 0)  # nobody is their own witness
-    total = support.sum(1)
+    proposals = np.stack([log_ratio, turn], axis=1)
+    blocks = [_support(places, proposals, start) for start in range(0, len(places), _BLOCK)]
+    total = np.concatenate(blocks)
     return total / max(total.max(), 1e-12)
 
 
@@ -62,10 +62,19 @@ def filter_by_frames(
     return frame_agreement(points0, frames0, frames1) >= least
 
 
-def _nearness(places: Float[np.ndarray, "S 2"]) -> Float[np.ndarray, "S S"]:
-    extent = float(np.linalg.norm(np.ptp(places, axis=0)))
-    squared = ((places[:, None] - places) ** 2).sum(-1)
-    return np.exp(-0.5 * squared / max(NEAR * extent, 1e-6) ** 2)
+def _support(
+    places: Float[np.ndarray, "S 2"], proposals: Float[np.ndarray, "S 2"], start: int
+) -> Float[np.ndarray, "rows"]:
+    """For the matches from `start` on, a block of them: how many near ones propose the same."""
+    block = slice(start, start + _BLOCK)
+    reach = max(NEAR * float(np.linalg.norm(np.ptp(places, axis=0))), 1e-6)
+    distance = np.sqrt(((places[block, None] - places) ** 2).sum(-1))
+    log_ratio, turn = np.moveaxis(proposals[block, None] - proposals, -1, 0)
+    turn = np.angle(np.exp(1j * turn))  # a full turn is none
+    support = _bell(distance, reach) * _bell(log_ratio, LOG_SCALE_WIDTH) * _bell(turn, ANGLE_WIDTH)
+    rows = np.arange(len(support))
+    support[rows, start + rows] = 0  # nobody is their own witness
+    return support.sum(1)
 
 
 def _bell(difference: np.ndarray, width: float) -> np.ndarray:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+#: Points whose distances to all others are held at a time.
+_BLOCK = 512
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frames:
@@ -54,11 +57,15 @@ def affine_of_neighbours(
 
 
 def nearest_neighbours(points: Float[np.ndarray, "S 2"], count: int) -> Int[np.ndarray, "S count"]:
-    """Indices of the nearest other points."""
-    squared = ((points[:, None] - points[None]) ** 2).sum(-1)
-    np.fill_diagonal(squared, np.inf)
+    """Indices of the nearest other points, `count` of them or all there are."""
     count = min(count, len(points) - 1)
-    return np.argpartition(squared, count - 1, axis=1)[:, :count]
+    blocks = []
+    for start in range(0, len(points), _BLOCK):  # all distances at once would grow with the square
+        squared = ((points[start : start + _BLOCK, None] - points) ** 2).sum(-1)
+        rows = np.arange(len(squared))
+        squared[rows, start + rows] = np.inf
+        blocks.append(np.argpartition(squared, count - 1, axis=1)[:, :count])
+    return np.concatenate(blocks)
 
 
 def _median_factor(factor: np.ndarray) -> np.ndarray:
