@@ -155,6 +155,7 @@ def test_nothing_in_common_is_an_ordinary_answer(tmp_path: Path):
     report = reconstruct(tmp_path / "images", tmp_path / "work", SmallDescriber(), max_keypoints=100)  # type: ignore[arg-type]
     assert (report.images, report.registered, report.points, report.folder) == (3, 0, 0, None)
     assert report.reprojection_error is None
+    assert (report.pairs, report.verified) == (1, 0)
     assert [name for name, _ in report.broken] == ["broken.png"]
     assert report.as_dict()["broken"] == report.broken
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import random
+import subprocess
+import sys
 import time
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -346,6 +349,26 @@ class TestMatchPairs:
         with pytest.raises(InputError, match="same group"):
             match_pairs(tmp_path / "f.h5", [("a/b", "c"), ("a-b", "c")], tmp_path / "m.h5")
         assert names_to_pair("a/b", "c") == names_to_pair("a-b", "c") == "a-b/c"
+
+
+@pytest.mark.slow
+def test_two_hundred_images_ten_of_them_broken(tmp_path: Path, photograph: np.ndarray):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(190):
+        crop = photograph[i : i + 90, 2 * (i % 100) : 2 * (i % 100) + 120]
+        write_image(folder / f"{i:03d}.png", np.ascontiguousarray(crop))
+    whole = (folder / "000.png").read_bytes()
+    huge = whole[:16] + (60000).to_bytes(4, "big") * 2 + whole[24:]
+    for i in range(10):
+        (folder / f"broken{i}.png").write_bytes((whole[:-200], b"", b"no image at all", huge)[i % 4])
+    command = [sys.executable, "-m", "lisrd", "extract", str(folder), "-o", str(tmp_path / "f.h5")]
+    done = subprocess.run([*command, "--describer", "root-sift", "--json"], capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["described"] == 190
+    assert sorted(name for name, _ in answer["broken"]) == [f"broken{i}.png" for i in range(10)]
+    assert image_names(tmp_path / "f.h5") == [f"{i:03d}.png" for i in range(190)]
 
 
 def extract_or_match(work: Path, stage: str) -> None:

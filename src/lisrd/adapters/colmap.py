@@ -114,7 +114,7 @@ def map_matches(
         _verify(pycolmap, database, seed)
         models = _map(pycolmap, database, image_folder, sparse, seed)
     with opened(pycolmap, database) as db:
-        verified = db.num_verified_image_pairs()
+        verified = len(db.read_two_view_geometry_num_inliers()[0])  # the others have a row without inliers
     report = ReconstructionReport(len(ids), 0, 0, None, len(pairs), verified, len(models), None)
     return replace(report, **_largest(models, sparse)) if models else report
 
