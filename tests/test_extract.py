@@ -256,7 +256,7 @@ class TestStore:
             pass
 
     def test_names_of_all_depths_in_order(self, tmp_path: Path):
-        with ResumableStore(tmp_path / "s.h5", {}, part_seconds=0) as store:
+        with ResumableStore(tmp_path / "s.h5", {}, part_seconds=0.0) as store:
             for name in ("b", "a/2/x", "a/1"):
                 store.write(name, {"v": np.zeros(1)})
         with h5py.File(tmp_path / "s.h5", "r") as file:

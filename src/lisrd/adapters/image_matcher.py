@@ -142,7 +142,7 @@ def _image(img: ImageLike) -> ImageLike:
     return torch.from_numpy(np.ascontiguousarray(img)) if channels_first else img
 
 
-def _descriptors(features: LocalFeatures) -> Float[np.ndarray, "N V*D"]:
+def _descriptors(features: LocalFeatures) -> Float[np.ndarray, "N VD"]:
     return _numpy(features.flat()[0].float())
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -76,12 +76,14 @@ def matches_to_dictionary(matches: list[Matches]) -> dict[str, Any]:
     }
 
 
+@runtime_checkable
 class FeatureExtractor(Protocol):
     """What LightGlue's extractors offer."""
 
     def extract(self, img: Any) -> FeatureDictionary: ...
 
 
+@runtime_checkable
 class FeatureMatcher(Protocol):
     """What LightGlue is: a dictionary of two dictionaries in, matches out."""
 
@@ -142,7 +144,7 @@ class LAFDescriber(nn.Module):
 
     def forward(
         self, img: Float[Tensor, "B C H W"], lafs: Float[Tensor, "B N 2 3"]
-    ) -> Float[Tensor, "B N V*D"]:
+    ) -> Float[Tensor, "B N VD"]:
         """Flat unit descriptors at the frames; those of kornia's padding mean nothing."""
         return self.describer.describe(as_image(img), keypoints_from_lafs(lafs), False).flat()
 

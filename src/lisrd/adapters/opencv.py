@@ -26,7 +26,7 @@ __all__ = ["Feature2D", "features_to_cv2", "from_cv2", "matches_from_cv2", "matc
 
 def features_to_cv2(
     features: LocalFeatures,
-) -> tuple[list[cv2.KeyPoint], Float[np.ndarray, "N V*D"]]:
+) -> tuple[list[cv2.KeyPoint], Float[np.ndarray, "N VD"]]:
     """The keypoints and flat unit descriptors of one image, for OpenCV's matchers with `cv2.NORM_L2`.
 
     Keypoints without orientations have the angle -1, OpenCV's word for it. Raises InputError for several images.
@@ -84,14 +84,14 @@ class Feature2D:
 
     def compute(
         self, image: UInt8[np.ndarray, "H W *C"], keypoints: Sequence[cv2.KeyPoint]
-    ) -> tuple[list[cv2.KeyPoint], Float[np.ndarray, "N V*D"]]:
+    ) -> tuple[list[cv2.KeyPoint], Float[np.ndarray, "N VD"]]:
         """The same keypoints and their descriptors."""
         features = self.describer.describe(_rgb(image), from_cv2(keypoints), False)
         return list(keypoints), features.flat()[0].float().cpu().numpy()
 
     def detectAndCompute(  # noqa: N802 OpenCV's name
         self, image: UInt8[np.ndarray, "H W *C"], mask: np.ndarray | None = None
-    ) -> tuple[list[cv2.KeyPoint], Float[np.ndarray, "N V*D"]]:
+    ) -> tuple[list[cv2.KeyPoint], Float[np.ndarray, "N VD"]]:
         """Keypoints and their descriptors."""
         tensor = _rgb(image)
         return features_to_cv2(self.describer.describe(tensor, self._detected(tensor, mask), False))
