@@ -1,0 +1,1 @@
+"""Other libraries: their records in and out, and our parts in their shapes."""
