@@ -85,6 +85,7 @@ def evaluate(
         document = compare(others[0], others[1])
         answer(document, json, json_format.dumps(document, indent=2))
         return
+    from lisrd.evaluate import BROKEN_INPUT
     from lisrd.evaluate import evaluate as run_evaluation
 
     document = run_evaluation(
@@ -97,10 +98,10 @@ def evaluate(
         workers=workers,
     )
     answer(document, json, _table(document["rows"]))
-    if document.get("problems"):
-        words.print(f"{len(document['problems'])} inputs had problems:")
-        for problem in document["problems"]:
-            words.print(f"  {problem}", markup=False)
+    broken = [problem for problem in document["problems"] if problem["kind"] in BROKEN_INPUT]
+    for problem in broken:
+        words.print(f"broken: {problem}", markup=False)
+    if broken:
         raise typer.Exit(SOME_BROKEN)
 
 
@@ -118,9 +119,10 @@ def split_describers(text: str) -> list[str]:
 def _table(rows: list[dict[str, Any]]) -> str:
     lines = [f"{'describer':<40} {'part':<13} {'pairs':>5} {'precision':>9} {'recall':>7} {'homography':>10}"]
     for row in rows:
+        shares = [row.get(name) for name in ("precision", "recall", "homography_accuracy")]
+        shown = ["-" if share is None else f"{100 * share:.1f}" for share in shares]
         lines.append(
-            f"{row['describer']:<40} {row['part']:<13} {row['pairs']:>5} {100 * row['precision']:>9.1f} "
-            f"{100 * row['recall']:>7.1f} {100 * row['homography_accuracy']:>10.1f}"
+            f"{row['describer']:<40} {row['part']:<13} {row['pairs']:>5} {shown[0]:>9} {shown[1]:>7} {shown[2]:>10}"
         )
     return "\n".join(lines)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import asdict
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ DESCRIBERS = ("pyramid", "pyramid-small", "paper", "lisrd-sift", "root-sift", "u
 DESCRIBERS_WITH_PATH = ("aliked-n16", "aliked-n16rot", "lisrd-aliked")
 
 
+@runtime_checkable
 class Describer(Protocol):
     """Describes the keypoints of a batch of images of one size."""
 

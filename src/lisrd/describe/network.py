@@ -93,7 +93,9 @@ class PyramidNetwork(nn.Module):
         """`describe_trunk` of every kind at turn 0, and of the R rotation variant kinds at turns 1, 2, 3."""
         upright, turned = [], []
         for kind, is_variant in enumerate(self.rotation_variant):
-            descriptors = self.heads[kind].all_turns(trunk, is_variant)
+            head = self.heads[kind]
+            assert isinstance(head, Head)
+            descriptors = head.all_turns(trunk, is_variant)
             upright.append(descriptors[:, :, 0])
             if is_variant:
                 turned.append(descriptors[:, :, 1:])
