@@ -26,6 +26,9 @@ MaxKeypointsOption = Annotated[int, typer.Option(min=1, help="Keypoints of an im
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, float32 or bfloat16, of the network.")]
 
+#: The models in words, for people.
+NAMES = {"homography": "homography", "fundamental": "fundamental matrix"}
+
 
 @dataclass
 class Stopwatch:
@@ -137,8 +140,9 @@ def _save(path: Path, pair: MatchedPair, geometry: Geometry) -> None:
 def _draw(path: Path, images: tuple[Tensor, Tensor], pair: MatchedPair, geometry: Geometry) -> None:
     from lisrd.view.plot import draw_matches
 
+    verified = "" if geometry.model is None else NAMES[geometry.kind]
     with file_errors("the picture", path):
-        draw_matches(*images, pair.features0, pair.features1, pair.matches, geometry.inliers, path)
+        draw_matches(*images, pair.features0, pair.features1, pair.matches, geometry.inliers, path, verified)
 
 
 def _align(path: Path, images: tuple[Tensor, Tensor], geometry: Geometry) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lisrd.describe.bank import Bank, load_selector
-from lisrd.describe.describer import check_size
+from lisrd.describe.field import check_size
 from lisrd.describe.single import SingleDescriber
 from lisrd.detect.kornia import load_aliked
 from lisrd.tensor_files import sha256

@@ -10,13 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lisrd.describe.field import read_field
+from lisrd.describe.field import check_size, read_field
 from lisrd.describe.precision import choose_precision
 from lisrd.errors import InputError
 from lisrd.types import Keypoints, LocalFeatures
-
-#: Sides of an image must reach this: stride 32 below, and three tiles.
-MIN_SIDE = 32
 
 #: Names that need no path; the peers take one: `aliked-n16=PATH`.
 DESCRIBERS = ("pyramid", "pyramid-small", "paper", "lisrd-sift", "root-sift", "upright-root-sift")
@@ -83,16 +80,6 @@ class NetworkDescriber:
             field = self.network(images)
         field.maps = [level.float() for level in field.maps]
         return read_field(field, keypoints, keep_turns)
-
-
-def check_size(images: Tensor) -> None:
-    """Raises InputError for images too small for three tiles at the coarsest stride."""
-    height, width = images.shape[-2:]
-    if min(height, width) < MIN_SIDE:
-        raise InputError(
-            f"image is {width} x {height}; needs at least {MIN_SIDE} x {MIN_SIDE} (stride 32, 3 tiles): "
-            "resize or pad it"
-        )
 
 
 def build_describer(

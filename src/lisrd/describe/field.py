@@ -13,7 +13,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lisrd.errors import InputError
 from lisrd.types import Keypoints, LocalFeatures, Selection
+
+#: Sides of an image must reach this: stride 32 below, and three tiles.
+MIN_SIDE = 32
 
 #: A quarter turn for all images of a field, or one for each.
 Turn = int | Int[Tensor, " B"]
@@ -90,3 +94,13 @@ def pad_to_stride(
         return images, (0, 0)
     padded = F.pad(images, (left, extra_x - left, top, extra_y - top), mode="replicate")
     return padded, (left, top)
+
+
+def check_size(images: Tensor) -> None:
+    """Raises InputError for images too small for three tiles at the coarsest stride."""
+    height, width = images.shape[-2:]
+    if min(height, width) < MIN_SIDE:
+        raise InputError(
+            f"image is {width} x {height}; needs at least {MIN_SIDE} x {MIN_SIDE} (stride 32, 3 tiles): "
+            "resize or pad it"
+        )
