@@ -1,6 +1,6 @@
 """Matching two images: choose the turn, select the invariance for every keypoint pair, find mutual neighbours.
 
-Work is done in blocks of rows, so that memory grows with N0 + N1, never with N0 x N1 x V.
+Work is done in tiles that stay in the cache, so that memory grows with N0 + N1, never with N0 x N1 x V.
 """
 
 from __future__ import annotations
@@ -13,14 +13,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lisrd.errors import InputError
-from lisrd.match.nearest import mutual, nearest_in_blocks
+from lisrd.match.nearest import mutual, nearest_in_tiles
 from lisrd.match.policy import Policy
 from lisrd.match.selection import meta_factors, tile_weights
 from lisrd.match.turn import choose_turn, read_turned
 from lisrd.types import LocalFeatures, Matches
 
-#: Numbers of one block of similarities, over all invariances: 16 MB of float32 stay in the cache of a large CPU.
-_BLOCK_NUMBERS = 1 << 22
+#: Side of a tile, by device: two float32 tiles of four invariances are 2 MB, about a core's own cache. On a GPU the
+#: launches count, not the cache.
+_TILE = {"cpu": 256, "cuda": 2048}
+#: The exponent of two that the weights may reach: float32 ends at 128, and four of them are summed.
+_TOP = 100.0
+#: Below this exponent the weights of float32 would vanish.
+_BOTTOM = -120.0
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -43,8 +48,9 @@ def match(features0: LocalFeatures, features1: LocalFeatures, policy: Policy = P
     kinds = policy.kinds(features0.invariances)
     turn = choose_turn(features0, features1, kinds, policy)
     scorer = _Scorer.of(features0, read_turned(features1, turn), kinds, policy)
-    nearest = nearest_in_blocks(
-        scorer.similarity_rows, *scorer.counts, scorer.block, need_second=policy.ratio is not None
+    side = scorer.block
+    nearest = nearest_in_tiles(
+        scorer.similarity_tile, scorer.counts, (side, side), need_second=policy.ratio is not None
     )
     pairs = mutual(nearest).to(features0.keypoints.device)
     pairs = _filtered(pairs, nearest.best1, nearest.best0, policy)
@@ -80,7 +86,7 @@ def _check_alike(features0: LocalFeatures, features1: LocalFeatures) -> None:
 
 
 def _filtered(
-    pairs: Int[Tensor, "S 2"], best1: Float[Tensor, "N0 2"], best0: Float[Tensor, "N1 2"], policy: Policy
+    pairs: Int[Tensor, "S 2"], best1: Float[Tensor, "N0 K"], best0: Float[Tensor, "N1 K"], policy: Policy
 ) -> Int[Tensor, "S 2"]:
     """Lowe's ratio in both directions and the floor of similarity."""
     keep = torch.ones(len(pairs), dtype=torch.bool, device=pairs.device)
@@ -95,14 +101,19 @@ def _filtered(
 
 @dataclass(slots=True)
 class _Scorer:
-    """The weighted similarity of any rows of a pair of images, from thin matrices."""
+    """The weighted similarity of any tile of a pair of images, from thin matrices.
+
+    Exponents are powers of two: exp2 is twice as fast as exp.
+    """
 
     descriptors0: Float[Tensor, "V N0 D"]
-    descriptors1: Float[Tensor, "V D N1"]
+    descriptors1: Float[Tensor, "V N1 D"]
     thin0: Float[Tensor, "V N0 K"]  # divided by the temperature
-    thin1: Float[Tensor, "V K N1"]
+    thin1: Float[Tensor, "V N1 K"]
     bias: Float[Tensor, "V 1 1"]
     selection: str
+    sharp: bool  # exponents differ by more than float32 holds
+    buffers: list[Float[Tensor, " numbers"]]
 
     @classmethod
     def of(
@@ -114,55 +125,80 @@ class _Scorer:
             f.descriptors[0][:, kinds].to(dtype).transpose(0, 1).contiguous() for f in (features0, features1)
         )
         thin0, thin1 = _thin(features0, features1, kinds)
-        temperature = policy.temperature or selection.temperature
+        sharpness = 1 / (math.log(2) * (policy.temperature or selection.temperature))
         bias = [
-            (selection.bias[v] if selection.bias else 0.0)
-            + math.log(policy.prior.get(selection.invariances[v], 1.0))
+            (selection.bias[v] if selection.bias else 0.0) / math.log(2)
+            + math.log2(policy.prior.get(selection.invariances[v], 1.0))
             for v in kinds
         ]
-        # Softmax forgets a common offset; this one keeps the exponentials below 1 for most pairs.
-        offset = max(bias) + 1 / temperature
-        return cls(
+        # Softmax forgets a common offset; under this one no exponent exceeds _TOP.
+        top, bottom = max(bias) + sharpness, min(bias) - sharpness
+        scorer = cls(
             d0,
-            d1.transpose(1, 2),
-            thin0 / temperature,
-            thin1.transpose(1, 2).contiguous(),
-            thin0.new_tensor(bias).view(-1, 1, 1) - offset,
+            d1,
+            thin0 * sharpness,
+            thin1,
+            thin0.new_tensor(bias).view(-1, 1, 1) + (_TOP - top),
             policy.selection,
+            top - bottom > _TOP - _BOTTOM,
+            [],
         )
+        rows, columns = (min(scorer.block, count) for count in scorer.counts)
+        scorer.buffers = [thin0.new_empty(len(kinds) * rows * columns) for _ in range(2)]
+        return scorer
 
     @property
     def counts(self) -> tuple[int, int]:
-        return self.descriptors0.shape[1], self.descriptors1.shape[2]
+        return self.descriptors0.shape[1], self.descriptors1.shape[1]
 
     @property
     def block(self) -> int:
-        kinds, _, count1 = self.descriptors1.shape
-        return max(16, _BLOCK_NUMBERS // max(1, kinds * count1))
+        """Side of a tile."""
+        return _TILE.get(self.thin0.device.type, _TILE["cpu"])
 
-    def similarity_rows(self, start: int, stop: int) -> Float[Tensor, "rows N1"]:
-        similarity = (self.descriptors0[:, start:stop] @ self.descriptors1).float()
+    def similarity_tile(self, rows: slice, columns: slice) -> Float[Tensor, "rows columns"]:
+        """The next call overwrites it."""
+        similarity = self._similarity(rows, columns)
         if len(similarity) == 1:
             return similarity[0]
         if self.selection == "mean":
             return similarity.mean(0)
-        logits = torch.baddbmm(self.bias, self.thin0[:, start:stop], self.thin1)
+        logits = self._logits(rows, columns)
         if self.selection == "hard":
             return similarity.gather(0, logits.argmax(0, keepdim=True))[0]
-        weights = logits.exp_()
-        total = weights.sum(0)
-        return similarity.mul_(weights).sum(0).div_(total)
+        if self.sharp:
+            logits -= logits.amax(0)
+        weights = logits.exp2_()
+        weighted, total = similarity[0].mul_(weights[0]), weights[0]
+        for one, weight in zip(similarity[1:], weights[1:], strict=True):
+            weighted.addcmul_(one, weight)
+            total.add_(weight)
+        return weighted.div_(total)
+
+    def _similarity(self, rows: slice, columns: slice) -> Float[Tensor, "V rows columns"]:
+        d0, d1 = self.descriptors0[:, rows], self.descriptors1[:, columns].transpose(1, 2)
+        if d0.dtype != torch.float32:
+            return (d0 @ d1).float()
+        return torch.bmm(d0, d1, out=self._buffer(0, d0, d1))
+
+    def _logits(self, rows: slice, columns: slice) -> Float[Tensor, "V rows columns"]:
+        thin0, thin1 = self.thin0[:, rows], self.thin1[:, columns].transpose(1, 2)
+        return torch.baddbmm(self.bias, thin0, thin1, out=self._buffer(1, thin0, thin1))
+
+    def _buffer(self, number: int, left: Tensor, right: Tensor) -> Float[Tensor, "V rows columns"]:
+        """Where the product goes: fresh memory for every tile would be cold."""
+        shape = (left.shape[0], left.shape[1], right.shape[2])
+        return self.buffers[number][: math.prod(shape)].view(shape)
 
     def at(self, pairs: Int[Tensor, "S 2"]) -> tuple[Float[Tensor, " S"], Float[Tensor, "S V"]]:
         """Scores and invariance weights of chosen pairs."""
         index0, index1 = pairs.unbind(1)
-        d0, d1 = self.descriptors0[:, index0].float(), self.descriptors1[:, :, index1].float()
-        similarity = torch.einsum("vsd,vds->sv", d0, d1)
-        logits = torch.einsum("vsk,vks->sv", self.thin0[:, index0], self.thin1[:, :, index1])
-        logits = logits + self.bias[:, 0, 0]
+        d0, d1 = self.descriptors0[:, index0].float(), self.descriptors1[:, index1].float()
+        similarity = (d0 * d1).sum(2).T
+        logits = ((self.thin0[:, index0] * self.thin1[:, index1]).sum(2) + self.bias[:, :, 0]).T
         if self.selection == "mean":
             logits = torch.zeros_like(logits)
-        weights = logits.softmax(1)
+        weights = (logits * math.log(2)).softmax(1)
         if self.selection == "hard":
             weights = torch.zeros_like(weights).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
         return (similarity * weights).sum(1), weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,16 +11,21 @@ from torch import Tensor
 
 #: Similarities of rows [start, stop) of image 0 to all keypoints of image 1.
 SimilarityRows = Callable[[int, int], Float[Tensor, "rows N1"]]
+#: Similarities of some rows to some columns; used before the next are asked for.
+SimilarityTile = Callable[[slice, slice], Float[Tensor, "rows columns"]]
+
+#: The one or two best similarities (n, 1 or 2), and the index of the best (n,).
+_Best = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """The best and second best similarity along both directions, and where the best is."""
+    """The best similarity (K = 1), or the best and the second best (K = 2), both ways, and where the best is."""
 
     index1: Int[Tensor, " N0"]
-    best1: Float[Tensor, "N0 2"]
+    best1: Float[Tensor, "N0 K"]
     index0: Int[Tensor, " N1"]
-    best0: Float[Tensor, "N1 2"]
+    best0: Float[Tensor, "N1 K"]
 
 
 def mutual_nearest_neighbours(similarity: Float[Tensor, "N0 N1"]) -> Int[Tensor, "S 2"]:
@@ -42,43 +47,69 @@ def mutual(nearest: Nearest) -> Int[Tensor, "S 2"]:
 def nearest_in_blocks(
     similarity_rows: SimilarityRows, count0: int, count1: int, block: int, need_second: bool = True
 ) -> Nearest:
-    """Both directions in one sweep over blocks of rows. Without `need_second` the second best stays -inf."""
-    if count0 == 0 or count1 == 0:
-        return _nothing(count0, count1)
-    index1, best1, running = [], [], None
-    for start in range(0, count0, block):
-        rows = similarity_rows(start, min(start + block, count0))
-        value, index = _top2(rows, 1, need_second)
-        best1.append(value)
-        index1.append(index)
-        running = _merged(running, _top2(rows, 0, need_second), start)
-    assert running is not None
-    return Nearest(torch.cat(index1), torch.cat(best1), running[1], running[0])
+    """Both directions in one sweep over blocks of rows; the second best is found where it is needed."""
+    return nearest_in_tiles(
+        lambda rows, columns: similarity_rows(rows.start, rows.stop),
+        (count0, count1),
+        (block, count1),
+        need_second,
+    )
 
 
-def _top2(similarity: Float[Tensor, "R C"], dim: int, need_second: bool) -> tuple[Tensor, Tensor]:
-    """(best and second (n, 2), index of the best (n,)); the first of equals is the best."""
+def nearest_in_tiles(
+    similarity_tile: SimilarityTile,
+    counts: tuple[int, int],
+    tile: tuple[int, int],
+    need_second: bool = True,
+) -> Nearest:
+    """Both directions in one sweep over tiles of at most `tile` (rows, columns), which stay in the cache."""
+    if 0 in counts:
+        return _nothing(*counts)
+    along1: list[_Best] = []
+    along0: list[_Best | None] = [None] * -(-counts[1] // tile[1])
+    for rows in _slices(counts[0], tile[0]):
+        best: _Best | None = None
+        for number, columns in enumerate(_slices(counts[1], tile[1])):
+            similarity = similarity_tile(rows, columns)
+            best = _merged(best, _top2(similarity, 1, need_second), columns.start)
+            along0[number] = _merged(along0[number], _top2(similarity, 0, need_second), rows.start)
+        assert best is not None
+        along1.append(best)
+    (best1, index1), (best0, index0) = (_joined(parts) for parts in (along1, along0))
+    return Nearest(index1, best1, index0, best0)
+
+
+def _slices(count: int, length: int) -> Iterator[slice]:
+    return (slice(start, min(start + length, count)) for start in range(0, count, length))
+
+
+def _joined(parts: Sequence[_Best | None]) -> _Best:
+    values, index = zip(*(part for part in parts if part is not None), strict=True)
+    return torch.cat(values), torch.cat(index)
+
+
+def _top2(similarity: Float[Tensor, "R C"], dim: int, need_second: bool) -> _Best:
+    """The first of equals is the best."""
     best, index = similarity.max(dim)
+    if not need_second:
+        return best.unsqueeze(1), index
     second = torch.full_like(best, -torch.inf)
-    if need_second and similarity.shape[dim] > 1:
+    if similarity.shape[dim] > 1:
         hidden = similarity.scatter(dim, index.unsqueeze(dim), -torch.inf)
         second = hidden.amax(dim)
     return torch.stack([best, second], dim=1), index
 
 
-def _merged(
-    running: tuple[Tensor, Tensor] | None, block: tuple[Tensor, Tensor], start: int
-) -> tuple[Tensor, Tensor]:
-    values, index = block[0], block[1] + start
+def _merged(running: _Best | None, found: _Best, start: int) -> _Best:
+    values, index = found[0], found[1] + start
     if running is None:
         return values, index
     old_values, old_index = running
-    better = values[:, 0] > old_values[:, 0]  # a tie keeps the earlier row
-    second = torch.maximum(
-        torch.minimum(values[:, 0], old_values[:, 0]), torch.maximum(values[:, 1], old_values[:, 1])
-    )
-    best = torch.maximum(values[:, 0], old_values[:, 0])
-    return torch.stack([best, second], dim=1), torch.where(better, index, old_index)
+    better = values[:, 0] > old_values[:, 0]  # a tie keeps the earlier one
+    ranked = torch.cat([old_values, values], dim=1)
+    kept = values.shape[1]
+    best = ranked.amax(1, keepdim=True) if kept == 1 else ranked.topk(kept).values
+    return best, torch.where(better, index, old_index)
 
 
 def _nothing(count0: int, count1: int) -> Nearest:
