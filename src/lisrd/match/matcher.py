@@ -44,7 +44,8 @@ def match(features0: LocalFeatures, features1: LocalFeatures, policy: Policy = P
                 f"features{suffix} hold {len(features)} images; match one pair, or use match_batch"
             )
     _check_alike(features0, features1)
-    features0, features1 = features0.select(0), features1.select(0)
+    # Without padding there is nothing to remove, and a copy would cost more than choosing the turn.
+    features0, features1 = (f if f.mask.all() else f.select(0) for f in (features0, features1))
     kinds = policy.kinds(features0.invariances)
     turn = choose_turn(features0, features1, kinds, policy)
     scorer = _Scorer.of(features0, read_turned(features1, turn), kinds, policy)
@@ -122,7 +123,7 @@ class _Scorer:
         selection = features0.selection
         dtype = _DTYPES[policy.precision]
         d0, d1 = (
-            f.descriptors[0][:, kinds].to(dtype).transpose(0, 1).contiguous() for f in (features0, features1)
+            torch.stack([f.descriptors[0, :, v].to(dtype) for v in kinds]) for f in (features0, features1)
         )
         thin0, thin1 = _thin(features0, features1, kinds)
         sharpness = 1 / (math.log(2) * (policy.temperature or selection.temperature))
