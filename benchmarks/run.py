@@ -51,7 +51,7 @@ def comparisons(group: str, sizes: Sizes, pipeline: end_to_end.Pipeline) -> Iter
     """The rows of a group, in the order of the report."""
     match group:
         case "match":
-            yield from matching.comparisons(sizes.matched, sizes.matched[-1])
+            yield from matching.comparisons(sizes.matched)
         case "describe":
             width, height = sizes.image
             yield from describing.comparisons(width, height, sizes.keypoints)

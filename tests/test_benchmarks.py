@@ -69,6 +69,7 @@ def test_one_group_of_rows(tmp_path: Path) -> None:
     results = run_quickly(tmp_path, "--only", "match")
     assert [row["name"] for row in results["rows"]] == [
         "match_64_vs_direct",
+        "match_64_with_turn_vs_direct",
         "match_64_vs_plain_nn512",
         "match_64_vs_plain_nn128",
     ]
