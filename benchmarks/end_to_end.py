@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,8 +26,8 @@ _MAX_KEYPOINTS = 2048
 class Pipeline:
     """Read, detect, describe, match and verify, with the seconds of each stage of every run."""
 
-    def __init__(self, path0: Path, path1: Path) -> None:
-        self.paths = (path0, path1)
+    def __init__(self, path0: Path, path1: Path, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.paths, self.clock = (path0, path1), clock
         self.detector, self.describer = SIFT(), pyramid_describer()
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
@@ -46,10 +48,10 @@ class Pipeline:
         """Median seconds of each stage, both images together."""
         return {name: median(times) for name, times in self.seconds.items()}
 
-    def _timed(self, name: str, stage):
-        start = time.perf_counter()
+    def _timed(self, name: str, stage: Callable[[], Any]) -> Any:
+        start = self.clock()
         result = stage()
-        self.seconds[name].append(time.perf_counter() - start)
+        self.seconds[name].append(self.clock() - start)
         return result
 
 

@@ -58,6 +58,7 @@ def comparisons(group: str, sizes: Sizes, pipeline: end_to_end.Pipeline) -> Iter
             peers = ("paper", "aliked_n16", "disk")
             yield from describing.comparisons(width, height, sizes.many_keypoints, peers, "_many_keypoints")
             width, height = sizes.large_image
+            peers = ("paper", "aliked_n16")  # DISK takes half a minute each time
             yield from describing.comparisons(width, height, sizes.large_keypoints, peers, "_large_image")
         case "train_step":
             yield from training.comparisons(*sizes.training)
@@ -67,7 +68,8 @@ def comparisons(group: str, sizes: Sizes, pipeline: end_to_end.Pipeline) -> Iter
 
 def measure(sizes: Sizes, effort: Effort, groups: tuple[str, ...], directory: Path) -> dict[str, Any]:
     """The rows of `groups`, as `results.json` holds them."""
-    pipeline = end_to_end.Pipeline(*end_to_end.make_photographs(directory, *sizes.image))
+    photographs = end_to_end.make_photographs(directory, *sizes.image)
+    pipeline = end_to_end.Pipeline(*photographs, effort.clock)
     rows = []
     for comparison in chain.from_iterable(comparisons(group, sizes, pipeline) for group in groups):
         rows.append(asdict(compare(comparison, effort)))
