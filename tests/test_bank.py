@@ -202,11 +202,11 @@ def test_correspondences_by_hand() -> None:
     k0, k1 = Keypoints.from_xy(xy0), Keypoints.from_xy(xy1)
     k1 = replace(k1, mask=torch.tensor([[False, True, True, True, True]]))
     H = torch.tensor([[[1.0, 0, 10], [0, 1, 0], [0, 0, 1]]])
-    index0, index1, mask = corresponding(k0, k1, H, radius=3)
+    index0, index1, mask = corresponding(k0, k1, H, radius=3.0)
     assert index0.tolist() == [[0, 1, 4]]
     assert index1.tolist() == [[1, 2, 4]]
     assert mask.all()
-    assert corresponding(Keypoints.from_xy(xy0[:0]), k1, H, radius=3)[2].shape == (1, 0)
+    assert corresponding(Keypoints.from_xy(xy0[:0]), k1, H, radius=3.0)[2].shape == (1, 0)
 
 
 def described(d0: Tensor, d1: Tensor, xy: Tensor) -> DescribedPairs:
@@ -236,7 +236,9 @@ def test_member_cross_entropy_by_hand() -> None:
     d1 = torch.stack([first, eye], dim=1)[None]
     pairs = SelectedPairs(selector(("a", "b"), dim=3), described(d0, d1, 20 * torch.rand(1, 3, 2)))
     weight = pairs.weights.diagonal(dim1=2, dim2=3)[0, 1].detach()
-    assert float(member_cross_entropy(pairs).detach()) == pytest.approx(float(-weight[1:].log().mean()), rel=1e-5)
+    assert float(member_cross_entropy(pairs).detach()) == pytest.approx(
+        float(-weight[1:].log().mean()), rel=1e-5
+    )
 
 
 def test_k_means_finds_separate_clusters() -> None:
