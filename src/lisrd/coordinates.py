@@ -57,7 +57,7 @@ def warp_points(
 
 
 def scale_transform(
-    scale_x: float, scale_y: float, dtype: torch.dtype = torch.float64
+    scale_x: int | float, scale_y: int | float, dtype: torch.dtype = torch.float64
 ) -> Float[Tensor, "3 3"]:
     """Homography of resizing an image: pixel areas scale, so x' + 0.5 = (x + 0.5) * scale."""
     return torch.tensor(
@@ -65,7 +65,9 @@ def scale_transform(
     )
 
 
-def translation_transform(dx: float, dy: float, dtype: torch.dtype = torch.float64) -> Float[Tensor, "3 3"]:
+def translation_transform(
+    dx: int | float, dy: int | float, dtype: torch.dtype = torch.float64
+) -> Float[Tensor, "3 3"]:
     """Homography of a shift; cropping with the corner at (left, top) is a shift by (-left, -top)."""
     return torch.tensor([[1, 0, dx], [0, 1, dy], [0, 0, 1]], dtype=dtype)
 

@@ -59,7 +59,7 @@ class Accuracy:
         return self.correct / self.matches if self.matches else 0.0
 
 
-def build_scene(angle: float = ANGLE) -> Scene:
+def build_scene(angle: int | float = ANGLE) -> Scene:
     """The two photographs, the right one turned by `angle` degrees counter-clockwise and relit.
 
     Raises:
@@ -86,7 +86,7 @@ def evening(image: UInt8[np.ndarray, "H W 3"], seed: int = 0) -> UInt8[np.ndarra
 
 
 def turn(
-    image: UInt8[np.ndarray, "H W 3"], angle: float
+    image: UInt8[np.ndarray, "H W 3"], angle: int | float
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "2 3"]]:
     """The image turned counter-clockwise by `angle` degrees, black around it, and the transform of its pixels."""
     height, width = image.shape[:2]

@@ -107,7 +107,7 @@ class LocalFeatures(_Record):
     def invariances(self) -> tuple[str, ...]:
         return self.selection.invariances
 
-    def flat(self) -> Float[Tensor, "B N V*D"]:
+    def flat(self) -> Float[Tensor, "B N VD"]:
         """One unit descriptor per keypoint for plain nearest-neighbour tools: uniform fusion of the V."""
         return self.descriptors.flatten(2) / self.descriptors.shape[2] ** 0.5
 

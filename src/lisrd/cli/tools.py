@@ -18,9 +18,6 @@ _EXTRAS = {
     "train": "lightning-fabric",
     "sfm": "pycolmap",
     "poselib": "poselib",
-    "onnx": "onnxruntime",
-    "ray": "ray",
-    "web": "gradio",
 }
 
 

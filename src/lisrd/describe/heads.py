@@ -28,8 +28,8 @@ class Trunk(nn.Module):
         self.hidden = TurnLinear(width, width, turns)
 
     def forward(
-        self, maps: Sequence[Float[Tensor, "B C h w"]], xy: Float[Tensor, "B N 2"], width: int, height: int
-    ) -> Float[Tensor, "B N turns*F"]:
+        self, maps: Sequence[Float[Tensor, "B _ _ _"]], xy: Float[Tensor, "B N 2"], width: int, height: int
+    ) -> Float[Tensor, "B N trunk"]:
         """Features at pixels `xy` of the image of `width` x `height` pixels that the maps cover."""
         samples = [sample_map(level, xy, width, height) for level in maps]
         summed = torch.stack([p(s) for p, s in zip(self.projections, samples, strict=True)]).sum(0)
@@ -48,13 +48,13 @@ class Head(nn.Module):
         self.hidden = nn.Linear(turns * in_width, width)
         self.out = nn.Linear(width, dim)
 
-    def hidden_bank(self) -> Float[Tensor, "turns width turns*F"]:
+    def hidden_bank(self) -> Float[Tensor, "turns width trunk"]:
         """The first Linear for a trunk that is read at turn 0, 1, 2, 3."""
         weight = self.hidden.weight.unflatten(1, (self.turns, -1))
         return torch.stack([weight.roll(-t, 1) for t in range(self.turns)]).flatten(2)
 
     def variant(
-        self, trunk: Float[Tensor, "B N turns*F"], turn: int | Int[Tensor, " B"]
+        self, trunk: Float[Tensor, "B N trunk"], turn: int | Int[Tensor, " B"]
     ) -> Float[Tensor, "B N D"]:
         """As the image turned by `torch.rot90(image, turn)` would give it; B turns give each image its own."""
         if isinstance(turn, int):
@@ -64,16 +64,16 @@ class Head(nn.Module):
             hidden = trunk @ self.hidden_bank()[turn].transpose(1, 2) + self.hidden.bias
         return self._finish(F.relu(hidden))
 
-    def invariant(self, trunk: Float[Tensor, "B N turns*F"]) -> Float[Tensor, "B N D"]:
+    def invariant(self, trunk: Float[Tensor, "B N trunk"]) -> Float[Tensor, "B N D"]:
         """Averaged over all turns before L2: exactly invariant to quarter turns."""
         return self._mean_of(self._hidden_of_all_turns(trunk))
 
-    def all_turns(self, trunk: Float[Tensor, "B N turns*F"], is_variant: bool) -> Float[Tensor, "B N R D"]:
+    def all_turns(self, trunk: Float[Tensor, "B N trunk"], is_variant: bool) -> Float[Tensor, "B N R D"]:
         """What `variant` gives for every turn, R = turns, or what `invariant` gives, R = 1."""
         hidden = self._hidden_of_all_turns(trunk)
         return self._finish(hidden) if is_variant else self._mean_of(hidden).unsqueeze(2)
 
-    def _hidden_of_all_turns(self, trunk: Float[Tensor, "B N turns*F"]) -> Float[Tensor, "B N turns W"]:
+    def _hidden_of_all_turns(self, trunk: Float[Tensor, "B N trunk"]) -> Float[Tensor, "B N turns W"]:
         hidden = F.linear(trunk, self.hidden_bank().flatten(0, 1), self.hidden.bias.repeat(self.turns))
         return F.relu(hidden).unflatten(-1, (self.turns, -1))
 

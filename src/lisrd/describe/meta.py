@@ -38,7 +38,7 @@ class MetaDescriptors(nn.Module):
 
 def tile_grid(
     width: int, height: int, tiles_per_side: int, spacing: float, device: torch.device | None = None
-) -> Float[Tensor, "T*T P 2"]:
+) -> Float[Tensor, "tiles P 2"]:
     """Pixels of a regular grid in each of T x T equal tiles, about `spacing` px apart; tiles in row-major order."""
     T = tiles_per_side
     columns, rows = (max(1, round(side / (T * spacing))) for side in (width, height))

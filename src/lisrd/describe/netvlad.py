@@ -28,7 +28,7 @@ class NetVLAD(nn.Module):
 
     def forward(
         self, descriptors: Float[Tensor, "*batch P D"], mask: Bool[Tensor, "*batch P"] | None = None
-    ) -> Float[Tensor, "*batch K*D"]:
+    ) -> Float[Tensor, "*batch KD"]:
         """One unit vector per set of P descriptors; an empty set (all masked) gives zeros."""
         assignment = self.assign(descriptors).softmax(dim=-1)
         if mask is not None:

@@ -74,7 +74,7 @@ class PyramidNetwork(nn.Module):
         return PyramidField(self, self.encoder(padded), images.shape[-1], images.shape[-2], left, top)
 
     def describe_trunk(
-        self, trunk: Float[Tensor, "B N turns*F"], kinds: Sequence[int], turn: Turn = 0
+        self, trunk: Float[Tensor, "B N trunk"], kinds: Sequence[int], turn: Turn = 0
     ) -> Float[Tensor, "B N K D"]:
         """Descriptors of the invariances `kinds` from trunk features, read at `turn`."""
         descriptors = []
@@ -88,7 +88,7 @@ class PyramidNetwork(nn.Module):
         return torch.stack(descriptors, dim=2)
 
     def describe_trunk_in_all_turns(
-        self, trunk: Float[Tensor, "B N turns*F"]
+        self, trunk: Float[Tensor, "B N trunk"]
     ) -> tuple[Float[Tensor, "B N V D"], Float[Tensor, "B N 3 R D"]]:
         """`describe_trunk` of every kind at turn 0, and of the R rotation variant kinds at turns 1, 2, 3."""
         upright, turned = [], []
@@ -102,7 +102,7 @@ class PyramidNetwork(nn.Module):
         return torch.stack(upright, dim=2), torch.stack(turned, dim=3)
 
     def aggregate(
-        self, descriptors: Float[Tensor, "B T*T P K D"], kinds: Sequence[int]
+        self, descriptors: Float[Tensor, "B tiles P K D"], kinds: Sequence[int]
     ) -> Float[Tensor, "B K T T C"]:
         """Meta descriptors of the invariances `kinds` from descriptors on the grid of each tile."""
         T = self.config.tiles_per_side
@@ -116,7 +116,7 @@ class PyramidField:
     def __init__(
         self,
         network: PyramidNetwork,
-        maps: list[Float[Tensor, "B C h w"]],
+        maps: list[Float[Tensor, "B _ _ _"]],
         width: int,
         height: int,
         left: int,
@@ -164,12 +164,12 @@ class PyramidField:
         metas = [network.aggregate(one.unflatten(1, (tiles, -1)), variant) for one in turned.unbind(2)]
         return network.aggregate(upright.unflatten(1, (tiles, -1)), self.all_kinds), torch.stack(metas, dim=1)
 
-    def trunk_at(self, xy: Float[Tensor, "B N 2"]) -> Float[Tensor, "B N turns*F"]:
+    def trunk_at(self, xy: Float[Tensor, "B N 2"]) -> Float[Tensor, "B N trunk"]:
         """Trunk features at pixels of the original image."""
         return self.network.trunk(self.maps, xy + xy.new_tensor(self._offset), *self._padded_size)
 
     @cached_property
-    def grid_trunk(self) -> Float[Tensor, "B P turns*F"]:
+    def grid_trunk(self) -> Float[Tensor, "B P trunk"]:
         """Trunk features on the regular grid of every tile."""
         config = self.network.config
         device = self.maps[0].device

@@ -48,7 +48,7 @@ class PyramidEncoder(nn.Module):
         """Both sides of the input must be multiples of this."""
         return 2 ** len(self.widths)
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B K h w"]]:
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
         x = ((images - 0.45) / 0.25).contiguous(memory_format=torch.channels_last)
         maps = []
         for index, level in enumerate(self.levels):

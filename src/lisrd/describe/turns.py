@@ -27,7 +27,7 @@ class TurnConv(nn.Module):
         fan_in = turns * in_channels * 9
         self.weight = nn.Parameter(torch.randn(out_channels, turns, in_channels, 3, 3) * (2 / fan_in) ** 0.5)
 
-    def kernels(self) -> Float[Tensor, "turns*out turns*in 3 3"]:
+    def kernels(self) -> Float[Tensor, "turned_out turned_in 3 3"]:
         """The bank for all output turns."""
         banks = [self.weight.rot90(g, (3, 4)).roll(g, 1) for g in range(self.turns)]
         return torch.stack(banks).flatten(0, 1).flatten(1, 2)
@@ -46,7 +46,7 @@ class TurnLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_features, turns, in_features).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(out_features))
 
-    def forward(self, x: Float[Tensor, "*batch turns*in"]) -> Float[Tensor, "*batch turns*out"]:
+    def forward(self, x: Float[Tensor, "*batch turned_in"]) -> Float[Tensor, "*batch turned_out"]:
         bank = torch.stack([self.weight.roll(g, 1) for g in range(self.turns)])
         return F.linear(x, bank.flatten(0, 1).flatten(1), self.bias.repeat(self.turns))
 
@@ -65,7 +65,7 @@ class Lift(nn.Module):
             torch.randn(out_channels, in_channels, 4, 4) * (2 / (in_channels * 16)) ** 0.5
         )
 
-    def kernels(self) -> Float[Tensor, "turns*out in 4 4"]:
+    def kernels(self) -> Float[Tensor, "turned_out in 4 4"]:
         return torch.cat([self.weight.rot90(g, (2, 3)) for g in range(self.turns)])
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H/2 W/2"]:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lisrd.coordinates import warp_points
-from lisrd.evaluate.common import CommonPair
+from lisrd.evaluate.common_pair import CommonPair
 from lisrd.evaluate.metrics import homography, matching, pose
 
 Scores = dict[str, Any]

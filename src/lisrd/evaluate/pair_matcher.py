@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from lisrd.evaluate.cache import DescribedImage, DetectedImage, FeatureCache
-from lisrd.evaluate.common import CommonPair, common_pair, features_at
+from lisrd.evaluate.common_pair import CommonPair, common_pair, features_at
 from lisrd.evaluate.datasets.records import EvaluationPair
 from lisrd.evaluate.geometry import count_inliers, is_correct
 from lisrd.evaluate.methods import Method

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lisrd.evaluate.cache import FeatureCache
-from lisrd.evaluate.common import CommonPair
+from lisrd.evaluate.common_pair import CommonPair
 from lisrd.evaluate.datasets.records import EvaluationPair
 from lisrd.evaluate.geometry import Scores, score_matches
 from lisrd.evaluate.methods import Method

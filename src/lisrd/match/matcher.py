@@ -88,7 +88,7 @@ def _check_alike(features0: LocalFeatures, features1: LocalFeatures) -> None:
 
 def _filtered(
     pairs: Int[Tensor, "S 2"], best1: Float[Tensor, "N0 K"], best0: Float[Tensor, "N1 K"], policy: Policy
-) -> Int[Tensor, "S 2"]:
+) -> Int[Tensor, "kept 2"]:
     """Lowe's ratio in both directions and the floor of similarity."""
     keep = torch.ones(len(pairs), dtype=torch.bool, device=pairs.device)
     if policy.ratio is not None:

@@ -23,7 +23,7 @@ def tile_weights(
     image_size: Float[Tensor, "B 2"],
     tiles_per_side: int,
     sampling: TileSampling = "bilinear",
-) -> Float[Tensor, "B N T*T"]:
+) -> Float[Tensor, "B N tiles"]:
     """How much each tile counts at each keypoint; rows sum to 1 (but at the border under "reference")."""
     T = tiles_per_side
     origin = 0.0 if sampling == "reference" else 0.5
@@ -41,9 +41,9 @@ def tile_weights(
 def meta_factors(
     meta0: Float[Tensor, "B V T T C"],
     meta1: Float[Tensor, "B V T T C"],
-    weights0: Float[Tensor, "B N0 T*T"],
-    weights1: Float[Tensor, "B N1 T*T"],
-) -> tuple[Float[Tensor, "B V N0 T*T"], Float[Tensor, "B V N1 T*T"]]:
+    weights0: Float[Tensor, "B N0 tiles"],
+    weights1: Float[Tensor, "B N1 tiles"],
+) -> tuple[Float[Tensor, "B V N0 tiles"], Float[Tensor, "B V N1 tiles"]]:
     """Two thin matrices per invariance whose product is the similarity of the meta descriptors, N0 x N1."""
     tiles0, tiles1 = meta0.flatten(2, 3), meta1.flatten(2, 3)
     cross = tiles0 @ tiles1.transpose(-1, -2)

@@ -104,7 +104,7 @@ def _strongest(features: LocalFeatures) -> Tensor:
     return scores.topk(min(_VOTERS, len(scores))).indices
 
 
-def _flat(descriptors: Float[Tensor, "N R D"]) -> Float[Tensor, "N R*D"]:
+def _flat(descriptors: Float[Tensor, "N R D"]) -> Float[Tensor, "N RD"]:
     return descriptors.float().flatten(1)
 
 

@@ -2,64 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lisrd.describe.selector import Selector
-from lisrd.train.bank_config import BankTrainingConfig
 from lisrd.train.bank_objective import BankObjective, validate_bank
 from lisrd.train.bank_pairs import DescribedPairs, PairDescriber, concatenate
 from lisrd.train.checkpoint import MovingAverage
 from lisrd.train.clusters import start_from_clusters
 from lisrd.train.data.dataset import TripletDataset, triplet_loader
 from lisrd.train.data.dice import step_generator
-from lisrd.train.data.sources import build_mixture
-from lisrd.train.data.triplets import Augmenter, Triplets
-from lisrd.train.journal import Journal
-from lisrd.train.trainer import VALIDATION_SEED, Progress, Trainer, _fabric
+from lisrd.train.data.triplets import Triplets
+from lisrd.train.trainer import VALIDATION_SEED, Trainer
 
 
 class BankTrainer(Trainer):
     """The loop of `Trainer`; its batches are drawn from pairs that were described before the first step."""
 
-    def __init__(
-        self,
-        config: BankTrainingConfig,
-        data_root: Path,
-        directory: Path,
-        seed: int = 0,
-        workers: int = 1,
-        on_step: Callable[[dict[str, float]], None] | None = None,
-    ) -> None:
-        self.config: Any = config
-        self.directory, self.seed, self.workers, self.on_step = directory, seed, workers, on_step
-        directory.mkdir(parents=True, exist_ok=True)
-        self.fabric = _fabric(config.run.precision)
-        torch.manual_seed(seed)
-        bank = config.bank.build()
-        self.describer = PairDescriber(bank, config.pairs)
-        self.network: Any = bank.selector
-        self.objective: Any = BankObjective(config.loss)
-        parameters = [p for m in (self.network, self.objective) for p in m.parameters() if p.requires_grad]
-        self.optimiser: Any = torch.optim.AdamW(
-            parameters, lr=config.optimiser.learning_rate, weight_decay=config.optimiser.weight_decay
-        )
-        self.progress = Progress()
-        self.last_validation = {}
-        train, held_out = (build_mixture(data_root, config.data.sources, split) for split in ("train", "val"))
-        self.dataset = TripletDataset(train, config.data, seed)
-        self.validation_set = TripletDataset(held_out, config.data, VALIDATION_SEED)
-        self.augmenter = Augmenter(config.augment, config.data.size)
-        self.journal = Journal(directory)
+    config: Any  # a BankTrainingConfig
+
+    def _build(self) -> tuple[Any, nn.Module, nn.Module]:
+        bank = self.config.bank.build()
+        self.describer = PairDescriber(bank, self.config.pairs)
+        objective = BankObjective(self.config.loss)
         self.teacher = None  # the members are frozen
-        self.average = MovingAverage(self.network, config.optimiser.ema_decay)
-        self.model = self.fabric.setup_module(_LossOfPairs(self.network, self.objective))
-        self.optimiser = self.fabric.setup_optimizers(self.optimiser)
+        return bank.selector, objective, _LossOfPairs(bank.selector, objective)
 
     def fit(self) -> Any:
         """Train; returns the selector with averaged weights."""

@@ -24,7 +24,7 @@ class Journal:
         self.directory = directory
         self._board = SummaryWriter(str(directory / "tensorboard"))
 
-    def step(self, row: dict[str, float]) -> None:
+    def step(self, row: dict[str, Any]) -> None:
         """One step's losses."""
         self._append("metrics.jsonl", row)
         if row["step"] % _EVERY == 0:

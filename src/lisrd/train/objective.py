@@ -213,7 +213,7 @@ def selection_weights(
 ) -> Float[Tensor, "B V N N"]:
     """Invariance weights of all keypoint pairs of images 0 and 1, differentiable."""
     height, width = triplets.images.shape[-2:]
-    size = meta0.new_tensor([[width, height]])
+    size = meta0.new_tensor([[width, height]]).expand(len(meta0), 2)
     tiles = network.config.tiles_per_side
     weights0, weights1 = (
         tile_weights(k.to(meta0.dtype), size, tiles, network.tile_sampling) for k in triplets.keypoints[:2]

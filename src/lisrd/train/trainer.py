@@ -52,7 +52,7 @@ class Trainer:
 
     def __init__(
         self,
-        config: TrainingConfig,
+        config: TrainingConfig | Any,  # a subclass has its own
         data_root: Path,
         directory: Path,
         seed: int = 0,
@@ -64,8 +64,7 @@ class Trainer:
         directory.mkdir(parents=True, exist_ok=True)
         self.fabric = _fabric(config.run.precision)
         torch.manual_seed(seed)
-        self.network = build_network(config.network)
-        self.objective = TripletObjective(config.loss, self.network.invariances)
+        self.network, self.objective, model = self._build()
         parameters = [p for m in (self.network, self.objective) for p in m.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(
             parameters, lr=config.optimiser.learning_rate, weight_decay=config.optimiser.weight_decay
@@ -78,10 +77,17 @@ class Trainer:
         self.validation_set = TripletDataset(held_out, config.data, VALIDATION_SEED)
         self.augmenter = Augmenter(config.augment, config.data.size)
         self.journal = Journal(directory)
-        teacher, dim = config.loss.teacher, config.network.descriptor_dim
-        self.teacher = Teacher(teacher, dim, config.data.size) if teacher else None
-        self.model = self.fabric.setup_module(_LossOf(self.network, self.objective))
+        self.model = self.fabric.setup_module(model)
         self.optimiser = self.fabric.setup_optimizers(self.optimiser)
+
+    def _build(self) -> tuple[Any, nn.Module, nn.Module]:
+        """What is trained, its objective, and the module whose forward is the loss of a batch."""
+        config = self.config
+        network = build_network(config.network)
+        objective = TripletObjective(config.loss, network.invariances)
+        name, dim = config.loss.teacher, config.network.descriptor_dim
+        self.teacher = Teacher(name, dim, config.data.size) if name else None
+        return network, objective, _LossOf(network, objective)
 
     def resume(self) -> bool:
         """Continue from the newest checkpoint; False where there is none.
@@ -123,7 +129,7 @@ class Trainer:
             "validation": self.last_validation,
         }
 
-    def fit(self) -> Network:
+    def fit(self) -> Any:
         """Train; returns the network with averaged weights. Interrupted, it saves where it stands first."""
         started, before = time.monotonic(), self.progress.seconds
         saved, validated = before, before
@@ -162,7 +168,7 @@ class Trainer:
         )
         return iter(loader)
 
-    def _step(self, batch: dict[str, Tensor]) -> dict[str, float]:
+    def _step(self, batch: Any) -> dict[str, float]:
         optimiser, step = self.config.optimiser, self.progress.step
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(optimiser, step, self._spent())
@@ -185,7 +191,7 @@ class Trainer:
         self.progress.step += 1
         return {name: float(value.detach()) for name, value in parts.items()}
 
-    def _triplets(self, batch: dict[str, Tensor], seed: int, step: int) -> Triplets:
+    def _triplets(self, batch: Any, seed: int, step: int) -> Triplets:
         device = self.fabric.device
         on_device = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         return self.augmenter(on_device, step_generator(seed, step))
@@ -196,7 +202,7 @@ class Trainer:
         by_time = self.progress.seconds / (60 * run.minutes) if run.minutes else 0.0
         return max(self.progress.step / run.steps, by_time)
 
-    def averaged_network(self) -> Network:
+    def averaged_network(self) -> Any:
         """A copy of the network that holds the moving average of its weights."""
         averaged = deepcopy(self.network)
         self.average.copy_to(averaged)

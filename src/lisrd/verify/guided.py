@@ -26,7 +26,7 @@ def guided_matches(
     keypoints0: Float[Tensor, "N0 2"],
     keypoints1: Float[Tensor, "N1 2"],
     geometry: Geometry,
-    radius: float = 5.0,
+    radius: int | float = 5.0,
     min_similarity: float = 0.0,
 ) -> tuple[Int[Tensor, "S 2"], Float[Tensor, " S"]]:
     """Mutual nearest neighbours among the pairs that `geometry` allows, and their similarities.
@@ -51,7 +51,7 @@ def guided_second_choice(
     features1: LocalFeatures,
     matches: Matches,
     geometry: Geometry,
-    radius: float = 5.0,
+    radius: int | float = 5.0,
     min_similarity: float = 0.6,
 ) -> tuple[Int[Tensor, "S 2"], Float[Tensor, " S"]]:
     """Further matches by any one invariance, for keypoints to which the selected ones gave no inlier.

@@ -54,7 +54,7 @@ class PreparedImage:
         return ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).all(1)
 
 
-def square_grid(side: int) -> Float[np.ndarray, "side*side 2"]:
+def square_grid(side: int) -> Float[np.ndarray, "K 2"]:
     """Offsets of the samples of a patch in units of their spacing; the middle one is (0, 0)."""
     steps = np.arange(side, dtype=np.float32) - side // 2
     x, y = np.meshgrid(steps, steps)
