@@ -27,7 +27,7 @@ def guided_matches(
     keypoints1: Float[Tensor, "N1 2"],
     geometry: Geometry,
     radius: int | float = 5.0,
-    min_similarity: float = 0.0,
+    min_similarity: int | float = 0.0,
 ) -> tuple[Int[Tensor, "S 2"], Float[Tensor, " S"]]:
     """Mutual nearest neighbours among the pairs that `geometry` allows, and their similarities.
 
@@ -52,7 +52,7 @@ def guided_second_choice(
     matches: Matches,
     geometry: Geometry,
     radius: int | float = 5.0,
-    min_similarity: float = 0.6,
+    min_similarity: int | float = 0.6,
 ) -> tuple[Int[Tensor, "S 2"], Float[Tensor, " S"]]:
     """Further matches by any one invariance, for keypoints to which the selected ones gave no inlier.
 
