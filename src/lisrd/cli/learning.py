@@ -22,6 +22,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoint in --out.")
     ] = False,
+    init: Annotated[
+        str | None, typer.Option(help="Weights that a new run starts from: a bundled name or a file.")
+    ] = None,
     seed: int = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 1,
     export: Annotated[Path | None, typer.Option(help="Write the averaged weights here at the end.")] = None,
@@ -50,6 +53,7 @@ def train(
         workers=workers,
         resume=resume,
         on_step=show,
+        init=init,
     )
     if sheet:
         with file_errors("the sheet", sheet):

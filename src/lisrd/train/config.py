@@ -27,19 +27,32 @@ NETWORKS: dict[str, type[PyramidConfig] | type[PaperConfig]] = {
 
 @dataclass(frozen=True, slots=True)
 class OptimiserConfig:
-    """AdamW with gradient clipping and a warm-up; `schedule` is "cosine" or "constant"."""
+    """AdamW with gradient clipping and a warm-up.
+
+    `schedule`: "constant"; "cosine" over the budget; or "cooldown", constant and then straight down over the last
+    `cooldown_share` of the budget, which a later run with a larger budget goes on from. `parts`: "all", or
+    "selection" for the meta descriptors, their temperature and bias alone, over frozen descriptors.
+    """
 
     learning_rate: float = 1.5e-3
     weight_decay: float = 1e-4
     clip_norm: float = 1.0
     warmup_steps: int = 50
     schedule: str = "cosine"
-    final_fraction: float = 0.02  # of the learning rate, at the end of the cosine
+    cooldown_share: float = 0.25
+    final_fraction: float = 0.02  # of the learning rate, at the end of the cosine or the cooldown
     ema_decay: float = 0.998
+    parts: str = "all"
 
     def __post_init__(self) -> None:
-        if self.schedule not in ("cosine", "constant"):
-            raise ValueError(f"optimiser.schedule is {self.schedule!r}; it must be 'cosine' or 'constant'")
+        if self.schedule not in ("cosine", "constant", "cooldown"):
+            raise ValueError(
+                f"optimiser.schedule is {self.schedule!r}; it must be 'cosine', 'constant' or 'cooldown'"
+            )
+        if self.parts not in ("all", "selection"):
+            raise ValueError(f"optimiser.parts is {self.parts!r}; it must be 'all' or 'selection'")
+        if not 0 < self.cooldown_share <= 1:
+            raise ValueError(f"optimiser.cooldown_share is {self.cooldown_share}; it must be in (0, 1]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,10 +45,9 @@ class LossConfig:
     variant_weight: float = 0.5
     meta_weight: float = 1.0
     selection_weight: float = 0.0  # cross entropy of the selection to what changed
-    teacher: str = (
-        ""  # a describer such as "aliked-n16=PATH"; what it says of the clean anchor is asked of all views
-    )
+    teacher: str = ""  # a describer, "aliked-n16=PATH": what it says of the clean anchor is asked of the views
     teacher_weight: float = 0.0
+    teacher_share: float = 1.0  # of every batch; a teacher may cost more than the network
     teacher_kinds: tuple[str, ...] = ("rot_var_illum_invar",)
     initial_sharpness: float = 20.0  # of the dual softmax; learned
     unrotated_below: float = 15.0  # degrees left after the fitting turn: no change of rotation
@@ -99,9 +98,12 @@ class TripletObjective(nn.Module):
         self.invariant_to_light: Bool[Tensor, " V"]
 
     def forward(
-        self, network: Network, triplets: Triplets, taught: Float[Tensor, "B N D"] | None = None
+        self, network: Network, triplets: Triplets, taught: Float[Tensor, "S N D"] | None = None
     ) -> dict[str, Float[Tensor, ""]]:
-        """The parts of the loss by name; "loss" is their weighted sum. `taught` are the teacher's descriptors."""
+        """The parts of the loss by name; "loss" is their weighted sum.
+
+        `taught` are the teacher's descriptors of the first S <= B anchors.
+        """
         config = self.config
         turn, residual = fitting_turn(triplets.angle)
         if network.num_turns == 1:
@@ -126,7 +128,7 @@ class TripletObjective(nn.Module):
             parts["meta"] = self._meta(weights, changed.detach(), ignored, triplets)
             parts["selection"] = self._selection(weights, triplets, residual)
         if taught is not None:
-            parts["teacher"] = self._teacher(views, taught, triplets)
+            parts["teacher"] = self._teacher(views, taught, triplets.mask, must_match)
         parts["loss"] = parts["invariant"] + sum(
             getattr(config, f"{name}_weight") * part for name, part in parts.items() if name != "invariant"
         )
@@ -198,11 +200,19 @@ class TripletObjective(nn.Module):
         chosen = weights.diagonal(dim1=2, dim2=3)[needed]  # one kind per image: (B, N)
         return masked_mean(-chosen.clamp_min(1e-6).log(), triplets.mask)
 
-    def _teacher(self, views: Views, taught: Float[Tensor, "B N D"], triplets: Triplets) -> Float[Tensor, ""]:
-        """1 - cosine to the teacher's descriptor of the clean anchor, in every view."""
-        views_of_taught = torch.stack(views.descriptors)[:, :, :, self.taught]
-        cosine = torch.einsum("pbnvd,bnd->pvbn", views_of_taught, taught).mean((0, 1))
-        return masked_mean(1 - cosine, triplets.mask)
+    def _teacher(
+        self,
+        views: Views,
+        taught: Float[Tensor, "S N D"],
+        mask: Bool[Tensor, "B N"],
+        must_match: Bool[Tensor, "B V"],
+    ) -> Float[Tensor, ""]:
+        """1 - cosine to the teacher's descriptor of the clean anchor, in every view that must match it."""
+        count = len(taught)
+        learners = torch.stack(views.descriptors)[:, :count, :, self.taught]  # (3, S, N, K, D)
+        asked = torch.ones_like(learners[..., 0], dtype=torch.bool) & mask[:count, :, None]
+        asked[1] &= must_match[:count, None, self.taught]
+        return masked_mean(1 - (learners * taught.unsqueeze(2)).sum(-1), asked)
 
 
 def selection_weights(

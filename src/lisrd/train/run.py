@@ -23,8 +23,11 @@ def build_trainer(
     workers: int = 1,
     resume: bool = False,
     on_step: Callable[[dict[str, float]], None] | None = None,
+    init: str | Path | None = None,
 ) -> Trainer:
     """The trainer of a network or of a bank's selection, at the start or where `out` left off.
+
+    `init`: weights that a new run starts from; a resumed one has its own.
 
     Raises:
         InputError: bad configuration or data; `out` holds a run and `resume` is false, or the run there is another.
@@ -32,10 +35,10 @@ def build_trainer(
     trainer: Trainer
     if read_table(config).get("kind") == "bank":
         bank = with_budget(load_bank_config(config), steps, minutes)
-        trainer = BankTrainer(bank, data, out, seed, workers, on_step)
+        trainer = BankTrainer(bank, data, out, seed, workers, on_step, None if resume else init)
     else:
         network = with_budget(load_config(config), steps, minutes)
-        trainer = Trainer(network, data, out, seed, workers, on_step)
+        trainer = Trainer(network, data, out, seed, workers, on_step, None if resume else init)
     if resume:
         trainer.resume()
     elif trainer.has_checkpoint():

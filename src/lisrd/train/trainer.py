@@ -32,6 +32,7 @@ from lisrd.train.data.sources import build_mixture
 from lisrd.train.data.triplets import Augmenter, Triplets
 from lisrd.train.journal import Journal
 from lisrd.train.objective import TripletObjective
+from lisrd.train.start import start_from, train_selection_alone
 from lisrd.train.teacher import Teacher
 from lisrd.train.validation import validate
 
@@ -58,13 +59,22 @@ class Trainer:
         seed: int = 0,
         workers: int = 1,
         on_step: Callable[[dict[str, float]], None] | None = None,
+        init: str | Path | None = None,
     ) -> None:
+        """`init` names weights to start from: a bundled name or a file.
+
+        Raises:
+            InputError: bad data, or weights of another network.
+        """
         self.config, self.directory, self.seed, self.workers = config, directory, seed, workers
         self.on_step = on_step
         directory.mkdir(parents=True, exist_ok=True)
         self.fabric = _fabric(config.run.precision)
         torch.manual_seed(seed)
         self.network, self.objective, model = self._build()
+        self.started_from = start_from(self.network, init) if init else None
+        if config.optimiser.parts == "selection":
+            train_selection_alone(self.network)
         parameters = [p for m in (self.network, self.objective) for p in m.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(
             parameters, lr=config.optimiser.learning_rate, weight_decay=config.optimiser.weight_decay
@@ -106,6 +116,7 @@ class Trainer:
         self.average.weights = {n: t.to(self.fabric.device) for n, t in state["average"].items()}
         self.average.updates = step
         self.progress = Progress(step, saved["seconds"])
+        self.started_from = saved.get("started_from")
         self.journal.forget_after(step)
         return True
 
@@ -125,6 +136,7 @@ class Trainer:
             "seed": self.seed,
             "steps": self.progress.step,
             "minutes": round(self.progress.seconds / 60, 1),
+            "started_from": self.started_from,
             "data": [source.path for source in self.config.data.sources],
             "validation": self.last_validation,
         }
@@ -172,12 +184,12 @@ class Trainer:
         optimiser, step = self.config.optimiser, self.progress.step
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(optimiser, step, self._spent())
-        self.network.train()
+        self.network.train(optimiser.parts == "all")  # frozen descriptors keep their BatchNorm statistics
         with torch.no_grad():
             triplets = self._triplets(
                 batch, self.seed, step * self.fabric.world_size + self.fabric.global_rank
             )
-            taught = self.teacher.describe(batch).to(self.fabric.device) if self.teacher else None
+            taught = self._taught(batch) if self.teacher else None
         parts = self.model(taught, **{f.name: getattr(triplets, f.name) for f in fields(triplets)})
         if not bool(torch.isfinite(parts["loss"])):
             raise FloatingPointError(
@@ -190,6 +202,11 @@ class Trainer:
         self.average.update(self.network)
         self.progress.step += 1
         return {name: float(value.detach()) for name, value in parts.items()}
+
+    def _taught(self, batch: dict[str, Tensor]) -> Tensor:
+        """The teacher's descriptors of the first anchors, as many as the configuration pays for."""
+        count = math.ceil(self.config.loss.teacher_share * self.config.run.batch_size)
+        return self.teacher.describe({k: v[:count] for k, v in batch.items()}).to(self.fabric.device)
 
     def _triplets(self, batch: Any, seed: int, step: int) -> Triplets:
         device = self.fabric.device
@@ -230,7 +247,11 @@ class Trainer:
             "average": self.average.weights,
             "optimiser": optimiser_tensors(self.optimiser),
         }
-        metadata = {**self._identity(), "seconds": self.progress.seconds}
+        metadata = {
+            **self._identity(),
+            "seconds": self.progress.seconds,
+            "started_from": self.started_from,
+        }
         save_checkpoint(self.directory, self.progress.step, state, metadata, self.config.run.keep_checkpoints)
 
     def _identity(self) -> dict[str, Any]:
@@ -270,12 +291,16 @@ class _LossOf(nn.Module):
 
 
 def learning_rate(config: OptimiserConfig, step: int, spent: float) -> float:
-    """Linear warm-up over steps, then constant or a cosine over the share of the budget that is spent."""
+    """Linear warm-up over steps, then the schedule over the share of the budget that is spent."""
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    if config.schedule == "constant":
-        return config.learning_rate * warm
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, spent)))
-    return config.learning_rate * warm * (config.final_fraction + (1 - config.final_fraction) * cosine)
+    left = max(0.0, 1 - spent)
+    shape = {
+        "constant": 1.0,
+        "cosine": 0.5 * (1 - math.cos(math.pi * left)),
+        "cooldown": min(1.0, left / config.cooldown_share),
+    }[config.schedule]
+    final = 1.0 if config.schedule == "constant" else config.final_fraction
+    return config.learning_rate * warm * (final + (1 - final) * shape)
 
 
 def _fabric(precision: str) -> Any:

@@ -1,0 +1,119 @@
+"""Where a training starts, which parts learn, how the rate ends, and what a teacher asks for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from lisrd.describe.network import PyramidConfig, PyramidNetwork
+from lisrd.describe.weights import save_weights
+from lisrd.errors import InputError
+from lisrd.invariance import invariances
+from lisrd.train.config import OptimiserConfig, RunConfig, TrainingConfig, load_config
+from lisrd.train.data.dataset import DataConfig
+from lisrd.train.data.sources import SourceConfig
+from lisrd.train.objective import LossConfig, TripletObjective, Views
+from lisrd.train.start import start_from
+from lisrd.train.trainer import Trainer, learning_rate
+
+SMALL = PyramidConfig(widths=(2, 2, 2, 2, 2), trunk_width=4, head_width=8, descriptor_dim=8)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for i in range(30):
+        noise = cv2.GaussianBlur(rng.integers(0, 256, (120, 160, 3), dtype=np.uint8), (0, 0), 2)
+        cv2.imwrite(str(root / f"{i}.png"), cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX))
+    return root
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(7)
+    path = tmp_path / "start.safetensors"
+    save_weights(path, PyramidNetwork(SMALL), {"steps": 5, "minutes": 1.5})
+    return path
+
+
+def settings(**optimiser: object) -> TrainingConfig:
+    return TrainingConfig(
+        network=replace(SMALL, meta_width=8, meta_dim=4),
+        data=DataConfig((SourceConfig("images", "."),), 64, 96, num_keypoints=32, min_keypoints=8),
+        loss=LossConfig(selection_weight=0.2),
+        optimiser=OptimiserConfig(**optimiser),  # type: ignore[arg-type]
+        run=RunConfig(steps=2, batch_size=2, precision="float32", validation_triplets=2),
+    )
+
+
+def test_descriptors_start_where_other_weights_ended(weights: Path) -> None:
+    torch.manual_seed(0)
+    network = PyramidNetwork(replace(SMALL, meta_width=8, meta_dim=4))
+    own = {n: t.clone() for n, t in network.state_dict().items() if n.startswith("meta_heads.")}
+    told = start_from(network, weights)
+    assert told["steps"] == 5
+    assert told["minutes"] == 1.5
+    expected = PyramidNetwork(SMALL)
+    start_from(expected, weights)
+    for name, tensor in expected.state_dict().items():
+        if not name.startswith("meta."):
+            assert torch.equal(network.state_dict()[name], tensor), name
+    assert all(torch.equal(network.state_dict()[n], t) for n, t in own.items())  # nothing to start them from
+
+
+def test_weights_of_other_sizes_are_refused(weights: Path) -> None:
+    with pytest.raises(InputError, match=r"do not fit this configuration, encoder\..* first"):
+        start_from(PyramidNetwork(replace(SMALL, widths=(4, 2, 2, 2, 2))), weights)
+
+
+def test_selection_alone_leaves_the_descriptors(photographs: Path, weights: Path, tmp_path: Path) -> None:
+    run = Trainer(settings(parts="selection"), photographs, tmp_path / "run", workers=0, init=weights)
+    before = {n: t.clone() for n, t in run.network.state_dict().items()}
+    run.fit()
+    moved = {n for n, t in run.network.state_dict().items() if not torch.equal(t, before[n])}
+    assert moved
+    assert all(name.startswith(("meta.", "meta_heads.")) for name in moved)
+    assert run.provenance()["started_from"]["steps"] == 5
+
+
+def test_resumed_run_remembers_where_it_started(photographs: Path, weights: Path, tmp_path: Path) -> None:
+    Trainer(settings(), photographs, tmp_path / "run", workers=0, init=weights).fit()
+    again = Trainer(settings(), photographs, tmp_path / "run", workers=0)
+    assert again.resume()
+    assert again.provenance()["started_from"]["minutes"] == 1.5
+
+
+def test_cooldown_by_hand() -> None:
+    config = OptimiserConfig(learning_rate=1.0, schedule="cooldown", cooldown_share=0.25, final_fraction=0.0)
+    shares = {0.0: 1.0, 0.5: 1.0, 0.75: 1.0, 0.875: 0.5, 1.0: 0.0, 1.5: 0.0}
+    assert {spent: learning_rate(config, 1000, spent) for spent in shares} == pytest.approx(shares)
+
+
+def test_teacher_by_hand() -> None:
+    """One learner of four; the changed view is asked only where nothing changed that it varies with."""
+    kinds = invariances()
+    teaching = LossConfig(teacher="aliked-n16=x", teacher_weight=1.0, teacher_kinds=("rot_var_illum_invar",))
+    objective = TripletObjective(teaching, kinds)
+    x, y = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    right = x.expand(2, 3, 4, 2)  # B, N, V, D
+    views = Views((right, y.expand(2, 3, 4, 2), right), (right, right, right), torch.zeros(2))
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    taught = x.expand(2, 3, 2)
+    asked = torch.tensor([[True] * 4, [False] * 4])
+    # 2 x 2 views agree, 1 asked view is orthogonal, 1 is not asked: 1 of 5.
+    assert float(objective._teacher(views, taught, mask, asked)) == pytest.approx(0.2)
+    # Of the first anchor alone: 1 of 3.
+    assert float(objective._teacher(views, taught[:1], mask, asked)) == pytest.approx(1 / 3)
+
+
+def test_configuration_of_a_share(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('[optimiser]\nparts = "heads"\n')
+    with pytest.raises(InputError, match="it must be 'all' or 'selection'"):
+        load_config(path)
