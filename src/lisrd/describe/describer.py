@@ -17,7 +17,10 @@ from lisrd.types import Keypoints, LocalFeatures
 
 #: Names that need no path; the peers take one: `aliked-n16=PATH`.
 DESCRIBERS = ("pyramid", "pyramid-small", "paper", "lisrd-sift", "root-sift", "upright-root-sift")
-DESCRIBERS_WITH_PATH = ("aliked-n16", "aliked-n16rot", "lisrd-aliked")
+_ALIKED = ("aliked-n16", "aliked-n16rot")
+_PATCH_NETWORKS = ("hardnet", "upright-hardnet", "sosnet", "upright-sosnet")
+_DENSE_NETWORKS = ("disk", "xfeat")
+DESCRIBERS_WITH_PATH = (*_ALIKED, "lisrd-aliked", *_PATCH_NETWORKS, *_DENSE_NETWORKS)
 
 
 @runtime_checkable
@@ -87,7 +90,7 @@ def build_describer(
     device: torch.device | str = "cpu",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Describer:
-    """The describer of this name, of a weights file (`*.safetensors`), or of a peer (`aliked-n16=PATH`).
+    """The describer of this name, of a weights file (`*.safetensors`), or of a peer (`hardnet=PATH`, `disk=PATH`, ...).
 
     `lisrd-aliked=PATH_N16,PATH_N16ROT` takes the weights of both its members.
 
@@ -100,7 +103,7 @@ def build_describer(
 
         return RootSift(upright=kind.startswith("upright"))
     if kind in DESCRIBERS_WITH_PATH:
-        return _build_aliked(kind, path)
+        return _build_peer(kind, path)
     if kind == "lisrd-sift":
         from lisrd.describe.bank import lisrd_sift
 
@@ -117,12 +120,20 @@ def build_describer(
     return NetworkDescriber(kind, load_network(kind), fingerprint(kind), device, precision)
 
 
-def _build_aliked(kind: str, path: str) -> Describer:
+def _build_peer(kind: str, path: str) -> Describer:
+    if not path:
+        raise InputError(f"{kind} needs its published weights: {kind}=PATH (the file that its authors offer)")
+    if kind in _PATCH_NETWORKS:
+        from lisrd.describe.patch_networks import PatchNetwork
+
+        return PatchNetwork(kind, path)
+    if kind in _DENSE_NETWORKS:
+        from lisrd.describe.dense_networks import Disk, XFeat
+
+        return Disk(path) if kind == "disk" else XFeat(path)
     from lisrd.describe.aliked import Aliked, lisrd_aliked
 
-    if not path:
-        raise InputError(f"{kind} needs its published weights: {kind}=PATH (a .pth file of ALIKED)")
-    if kind != "lisrd-aliked":
+    if kind in _ALIKED:
         return Aliked(kind, path)
     first, comma, second = path.partition(",")
     if not comma:

@@ -1,4 +1,4 @@
-"""kornia's local affine frames to keypoints.
+"""kornia's local affine frames to keypoints and back.
 
 A frame [A | xy] of scale s = sqrt |det A| spans 2 s pixels, the window that a descriptor sees: 6 sigma to
 each side in kornia's SIFT. OpenCV's size is 2 sigma, a third of s. kornia measures angles anticlockwise as
@@ -24,6 +24,15 @@ def keypoints_from_lafs(
     scores = torch.ones_like(frame_scales) if scores is None else scores
     oris = torch.atan2(-lafs[..., 0, 1], lafs[..., 0, 0])
     return Keypoints(lafs[..., 2], scores, frame_scales > 0, _SIZE_PER_SCALE * frame_scales, oris)
+
+
+def lafs_from_keypoints(
+    xy: Float[Tensor, "B N 2"], scales: Float[Tensor, "B N"], oris: Float[Tensor, "B N"]
+) -> Float[Tensor, "B N 2 3"]:
+    """Frames without shear of keypoints as in `lisrd.types.Keypoints`: what `keypoints_from_lafs` undoes."""
+    cosine, sine = scales / _SIZE_PER_SCALE * oris.cos(), scales / _SIZE_PER_SCALE * oris.sin()
+    rows = [torch.stack([cosine, -sine, xy[..., 0]], dim=-1), torch.stack([sine, cosine, xy[..., 1]], dim=-1)]
+    return torch.stack(rows, dim=-2)
 
 
 def laf_scales(lafs: Float[Tensor, "B N 2 3"]) -> Float[Tensor, "B N"]:
