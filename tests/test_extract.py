@@ -10,11 +10,13 @@ import sys
 import time
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lisrd.describe import build_describer
 from lisrd.detect import build_detector
@@ -22,6 +24,7 @@ from lisrd.errors import InputError
 from lisrd.image import as_image, write_image
 from lisrd.match import Policy, match
 from lisrd.scale import (
+    LocalEngine,
     exhaustive_pairs,
     extract,
     image_names,
@@ -37,6 +40,7 @@ from lisrd.scale.images import find_images
 from lisrd.scale.layout import feature_datasets, features_from_datasets
 from lisrd.scale.lookahead import prepared_ahead
 from lisrd.scale.store import ResumableStore, record_names
+from lisrd.types import LocalFeatures
 from small_describer import SmallDescriber
 from test_match import random_features
 
@@ -155,6 +159,29 @@ class TestExtract:
         extract(folder, tmp_path / "once.h5", SmallDescriber())
         assert_same(output, tmp_path / "once.h5")
 
+    def test_neither_threads_nor_batches_change_a_bit(self, folder: Path, tmp_path: Path):
+        extract(folder, tmp_path / "alone.h5", SmallDescriber(), engine=LocalEngine(1))
+        extract(folder, tmp_path / "threads.h5", SmallDescriber(), engine=LocalEngine(4))
+        extract(folder, tmp_path / "batches.h5", SmallDescriber(), batch=3)
+        assert_same(tmp_path / "threads.h5", tmp_path / "alone.h5")
+        assert_same(tmp_path / "batches.h5", tmp_path / "alone.h5")
+
+    def test_images_of_one_size_are_described_together(self, folder: Path, tmp_path: Path):
+        class CountingDescriber(SmallDescriber):
+            sizes: list[int] = []  # noqa: RUF012
+
+            def describe(self, images: torch.Tensor, *options: Any) -> LocalFeatures:
+                self.sizes.append(len(images))
+                return super().describe(images, *options)
+
+        for name in ("e.png", "f.png"):
+            write_image(folder / name, np.asarray(Image.open(folder / "a.png")))
+        (folder / "g.png").write_bytes(b"no image")
+        report = extract(folder, tmp_path / "f.h5", CountingDescriber(), batch=5)
+        # a, b, e, f, g and then sub/c, sub/d e: only a, e and f are of one size
+        assert sorted(CountingDescriber.sizes) == [1, 1, 1, 3]
+        assert (report.described, len(report.broken)) == (6, 1)
+
     def test_features_of_another_describer_or_setting_are_refused(self, folder: Path, tmp_path: Path):
         output = tmp_path / "f.h5"
         extract(folder, output, SmallDescriber(version=1))
@@ -262,9 +289,10 @@ class TestStore:
         with h5py.File(tmp_path / "s.h5", "r") as file:
             assert list(record_names(file)) == ["a/1", "a/2/x", "b"]
 
-    def test_work_ahead_keeps_order_and_raises_where_asked(self):
+    @pytest.mark.parametrize("threads", [1, 3])
+    def test_work_ahead_keeps_order_and_raises_where_asked(self, threads: int):
         results = []
-        for item, future in prepared_ahead(lambda n: 12 // n, [4, 0, 3]):
+        for item, future in prepared_ahead(lambda n: 12 // n, [4, 0, 3], threads=threads):
             results.append((item, "error" if future.exception() else future.result()))
         assert results == [(4, 3), (0, "error"), (3, 4)]
 

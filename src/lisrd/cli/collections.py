@@ -12,7 +12,17 @@ import typer
 from rich.progress import Progress
 
 from lisrd.cli.console import SOME_BROKEN, JsonOption, answer, words
+from lisrd.cli.engine import EngineOption, RayAddressOption, WorkersOption, build_engine
 from lisrd.cli.pair import DescriberOption, DetectorOption, DeviceOption, MaxKeypointsOption, PrecisionOption
+from lisrd.cli.policy import (
+    ForbidOption,
+    OnlyOption,
+    PriorOption,
+    RatioOption,
+    SelectionOption,
+    TurnOption,
+    build_policy,
+)
 from lisrd.errors import InputError
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o")]
@@ -27,6 +37,12 @@ def extract(
     keep_turns: Annotated[bool, typer.Option(help="Keep the turned descriptors: 2.5 times the size.")] = True,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = "auto",
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Images of one size at once: 1 on a CPU, 8 on a GPU.")
+    ] = None,
+    engine: EngineOption = "local",
+    workers: WorkersOption = None,
+    ray_address: RayAddressOption = None,
     json: JsonOption = False,
 ) -> None:
     """Describe every image into one .h5 file in hloc's layout; go on where an earlier run stopped."""
@@ -36,7 +52,15 @@ def extract(
     built = build_describer(describer, device, precision)  # type: ignore[arg-type]
     with _progress("images") as advance:
         report = scale.extract(
-            images, output, built, max_keypoints, advance, detector=detector, keep_turns=keep_turns
+            images,
+            output,
+            built,
+            max_keypoints,
+            advance,
+            detector=detector,
+            keep_turns=keep_turns,
+            batch=batch,
+            engine=build_engine(engine, workers, ray_address, device),
         )
     text = (
         f"{report.described} described, {report.skipped} there before, {len(report.broken)} broken: {output}"
@@ -72,13 +96,24 @@ def match_pairs(
     features: Annotated[Path, typer.Argument(help="The .h5 file of `lisrd extract`.")],
     pairs: Annotated[Path, typer.Argument(help="A line `NAME0 NAME1` for each pair.")],
     output: OutputOption,
+    selection: SelectionOption = "soft",
+    turn: TurnOption = "auto",
+    only: OnlyOption = [],  # noqa: B006
+    forbid: ForbidOption = [],  # noqa: B006
+    prior: PriorOption = [],  # noqa: B006
+    ratio: RatioOption = None,
+    engine: EngineOption = "local",
+    workers: WorkersOption = None,
+    ray_address: RayAddressOption = None,
     json: JsonOption = False,
 ) -> None:
     """Match the pairs of a list into one .h5 file in hloc's layout; go on where an earlier run stopped."""
     from lisrd import scale
 
+    policy = build_policy(selection, turn, only, forbid, prior, ratio)
+    runner = build_engine(engine, workers, ray_address)
     with _progress("pairs") as advance:
-        report = scale.match_pairs(features, pairs, output, on_progress=advance)
+        report = scale.match_pairs(features, pairs, output, policy, advance, engine=runner)
     text = f"{report.matched} matched, {report.skipped} there before, {len(report.broken)} broken: {output}"
     answer({**asdict(report), "output": str(output)}, json, text)
     _list_broken(report.broken)

@@ -11,10 +11,14 @@ from lisrd.scale.pairs import (
     similar_pairs,
     write_pairs,
 )
+from lisrd.scale.ray_engine import RayEngine
+from lisrd.scale.work import LocalEngine
 
 __all__ = [
     "ExtractReport",
+    "LocalEngine",
     "MatchReport",
+    "RayEngine",
     "exhaustive_pairs",
     "extract",
     "image_names",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,12 +16,12 @@ from lisrd.errors import InputError
 from lisrd.image import as_image
 from lisrd.scale.images import NamedImage, find_images
 from lisrd.scale.layout import feature_datasets, selection_attributes
-from lisrd.scale.lookahead import prepared_ahead
 from lisrd.scale.store import ResumableStore
-from lisrd.types import Keypoints
+from lisrd.scale.work import Broken, Engine, LocalEngine, Progress, Record, carry_out, in_batches
 
-#: Called with the images done and all images.
-Progress = Callable[[int, int], None]
+#: Images that are described at once. On a CPU a batch takes as long as its images one by one (0.201 and 0.195 s of
+#: each of four images of 640 x 360, `pyramid`, one core), and more memory.
+_BATCH = {"cpu": 1, "cuda": 8}
 
 
 @dataclass(slots=True)
@@ -44,6 +45,8 @@ def extract(
     half: bool = True,
     keep_turns: bool = False,
     part_seconds: float = 60.0,
+    batch: int | None = None,
+    engine: Engine = LocalEngine(),
 ) -> ExtractReport:
     """Detect and describe every image into `output`, in hloc's layout (`lisrd.scale.layout`).
 
@@ -52,13 +55,13 @@ def extract(
     is far below what separates descriptors. `keep_turns` also stores the turned descriptors, which the matcher needs
     to undo quarter turns, at 2.5 times the size. A killed run loses at most `part_seconds` of work.
 
-    Decoding and detection of the next images run in a thread beside the description.
+    `engine` says who does the work; the result is the same to the last bit. Neighbours of one size are described
+    together, `batch` of them at most: 1 on a CPU, where more gain nothing, 8 on a GPU.
 
     Raises:
         InputError: no images, or `output` was made with another describer, detector or setting.
     """
     found = find_images(images, root)
-    detect = build_detector(detector)
     config = {
         "kind": "features",
         "describer": describer.config,
@@ -67,28 +70,61 @@ def extract(
         "half": half,
         "keep_turns": keep_turns,
     }
-    report = ExtractReport()
+    work = ImageWork(describer, build_detector(detector), max_keypoints, half, keep_turns)
     with ResumableStore(output, config, part_seconds) as store:
         missing = [image for image in found if image.name not in store]
-        report.skipped = len(found) - len(missing)
+        skipped = len(found) - len(missing)
 
-        def prepare(image: NamedImage) -> tuple[Tensor, Keypoints]:
-            return _prepared(image.path, detect, max_keypoints)
-
-        for image, prepared in prepared_ahead(prepare, missing):
-            try:
-                features = describer.describe(*prepared.result(), keep_turns)
-            except InputError as error:  # of this image; the others go on
-                report.broken.append((image.name, str(error)))
-            else:
-                datasets = feature_datasets(features, half, keep_turns)
-                store.write(image.name, datasets, selection_attributes(features.selection))
-                report.described += 1
+        def advance(done: int) -> None:
             if on_progress:
-                on_progress(report.skipped + report.described + len(report.broken), len(found))
-    return report
+                on_progress(skipped + done, len(found))
+
+        batches = in_batches(missing, batch or _default_batch(describer))
+        described, broken = carry_out(work, batches, engine, store, advance)
+    return ExtractReport(described, skipped, broken)
 
 
-def _prepared(path: Path, detect: Detector, max_keypoints: int) -> tuple[Float[Tensor, "1 3 H W"], Keypoints]:
-    image = as_image(path)
-    return image, detect(image, max_keypoints)
+@dataclass(frozen=True, slots=True)
+class ImageWork:
+    """Detects and describes images; neighbours of one size together."""
+
+    describer: Describer
+    detector: Detector
+    max_keypoints: int
+    half: bool
+    keep_turns: bool
+
+    def __call__(self, batch: Sequence[NamedImage]) -> list[Record | Broken]:
+        outcomes: list[Record | Broken] = []
+        of_one_size: dict[torch.Size, list[tuple[str, Tensor]]] = {}
+        for image in batch:
+            try:
+                pixels = as_image(image.path)
+            except InputError as error:  # of this image; the others go on
+                outcomes.append(Broken(image.name, str(error)))
+            else:
+                of_one_size.setdefault(pixels.shape, []).append((image.name, pixels))
+        for group in of_one_size.values():
+            names, images = zip(*group, strict=True)
+            outcomes += self._described(names, torch.cat(images))
+        return outcomes
+
+    def name_of(self, item: NamedImage) -> str:
+        return item.name
+
+    def _described(self, names: Sequence[str], images: Float[Tensor, "B 3 H W"]) -> Sequence[Record | Broken]:
+        try:
+            keypoints = self.detector(images, self.max_keypoints)
+            features = self.describer.describe(images, keypoints, self.keep_turns)
+        except InputError as error:  # of their size
+            return [Broken(name, str(error)) for name in names]
+        attributes = selection_attributes(features.selection)
+        return [
+            Record(name, feature_datasets(features.select(i), self.half, self.keep_turns), attributes)
+            for i, name in enumerate(names)
+        ]
+
+
+def _default_batch(describer: Describer) -> int:
+    device = getattr(describer, "device", torch.device("cpu"))
+    return _BATCH.get(device.type, 1)

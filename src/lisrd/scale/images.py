@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lisrd.errors import InputError
+from lisrd.text_files import read_lines
 
 #: Files of a folder that count as images.
 SUFFIXES = frozenset(
@@ -62,10 +63,7 @@ def _in_list(source: Path, root: Path | None) -> tuple[list[Path], Path]:
         )
     if source.suffix.lower() in SUFFIXES:
         return [source], root or source.parent
-    try:
-        lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError:
-        raise InputError(f"{source} is no text file; give a folder of images, or one path per line") from None
+    lines = [line.strip() for line in read_lines(source)]
     root = root or source.parent
     paths = [root / line for line in lines if line and not line.startswith("#")]
     if not paths:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +14,9 @@ from lisrd.errors import InputError
 from lisrd.invariance import invariances
 from lisrd.scale.layout import selection_from_bytes
 from lisrd.scale.store import open_h5, record_names
+from lisrd.text_files import read_lines
 from lisrd.types import Selection
+from lisrd.whole_file import whole_file
 
 Pair = tuple[str, str]
 
@@ -95,12 +96,8 @@ def _most_invariant(selection: Selection) -> list[int]:
 def write_pairs(pairs: Iterable[Pair], path: Path) -> None:
     """One pair a line, the names separated by a space; by a tab where a name has spaces, which hloc cannot read."""
     lines = [f"{a}\t{b}" if " " in a + b else f"{a} {b}" for a, b in pairs]
-    temporary = Path(path).with_name(f".{Path(path).name}.partial")
-    try:
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        os.replace(temporary, path)  # a shorter list would look like a whole one
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as partial:  # a shorter list would look like a whole one
+        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -113,7 +110,7 @@ def read_pairs(path: Path) -> list[Pair]:
     if not path.is_file():
         raise InputError(f"{path} does not exist; write it with `lisrd pairs`")
     pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         names = line.split("\t") if "\t" in line else line.split()
         if not names or names[0].startswith("#"):
             continue

@@ -1,21 +1,20 @@
 """HDF5 files that survive being killed at any moment.
 
-HDF5 keeps no journal: a process that dies while writing can leave the whole file unreadable. So nothing is ever
-written into a file that counts. Records go to a part beside the output; a finished part is renamed, and at the end all
-parts are merged into a copy of the output that replaces it:
+Nothing is ever written into a file that counts. Records go to a part beside the output (`lisrd.scale.parts`), and at
+the end all parts are merged into a copy of the output that replaces it:
 
     OUTPUT.parts/lock         locked while a process writes
-    OUTPUT.parts/writing.tmp  the part being written; without its last rename it never happened
+    OUTPUT.parts/writing.tmp  the part being written
     OUTPUT.parts/00000.h5     a finished part
     OUTPUT                    whole, or not there yet
 
-A killed run loses the records since its last finished part, `part_seconds` of work at most.
+A killed run loses the records since its last finished part, `part_seconds` of work at most. Other processes may put
+parts of their own there (`lisrd.scale.ray_engine`), under names that are no numbers.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
 import time
@@ -28,11 +27,10 @@ import h5py
 import numpy as np
 
 from lisrd.errors import InputError
+from lisrd.scale.parts import PartWriter, publish
 
 #: Changes when the content of the files does.
 FORMAT = 1
-
-_UNFINISHED = "unfinished record"
 
 
 class ResumableStore:
@@ -47,11 +45,11 @@ class ResumableStore:
     def __init__(self, output: Path, config: Mapping[str, Any], part_seconds: float = 60.0) -> None:
         self.output = Path(output)
         self.folder = self.output.with_name(f"{self.output.name}.parts")
-        self._config = json.dumps({"format": FORMAT, **config}, sort_keys=True)
+        self.config = json.dumps({"format": FORMAT, **config}, sort_keys=True)
         self._part_seconds = part_seconds
         self._in_parts: set[str] = set()
         self._merged: h5py.File | None = None
-        self._part: h5py.File | None = None
+        self._part: PartWriter | None = None
 
     def __enter__(self) -> ResumableStore:
         try:
@@ -88,20 +86,16 @@ class ResumableStore:
     ) -> None:
         """A group `name` of these datasets; "/" in the name makes groups in groups."""
         if self._part is None:
-            self._part = h5py.File(self.folder / "writing.tmp", "w")
-            self._part.attrs["config"] = self._config
+            self._part = PartWriter(self.folder / "writing.tmp", self.config)
             self._part_started = time.monotonic()
-        group = self._part.create_group(_UNFINISHED)
-        group.attrs.update(attributes or {})
-        for key, values in datasets.items():
-            group[key] = values
-        _move(self._part, _UNFINISHED, name)
+        self._part.write(name, datasets, attributes)
         self._in_parts.add(name)
         if time.monotonic() - self._part_started >= self._part_seconds:
             self._finish_part()
 
     def _open(self) -> None:
-        (self.folder / "writing.tmp").unlink(missing_ok=True)
+        for left in self.folder.glob("*.tmp"):  # by a writer that was killed
+            left.unlink()
         if self.output.exists():
             self._merged = self._checked(self.output)
         for part in self._parts():
@@ -114,23 +108,17 @@ class ResumableStore:
     def _checked(self, path: Path) -> h5py.File:
         file = open_h5(path)
         stored = file.attrs.get("config")
-        if stored != self._config:
+        if stored != self.config:
             file.close()
-            raise InputError(
-                f"{path} {_difference(stored, self._config)}; delete it or choose another output"
-            )
+            raise InputError(f"{path} {_difference(stored, self.config)}; delete it or choose another output")
         return file
 
     def _finish_part(self) -> None:
         if self._part is None:
             return
-        if _UNFINISHED in self._part:
-            del self._part[_UNFINISHED]
-        self._part.close()
-        self._part = None
-        parts = self._parts()
-        number = int(parts[-1].stem) + 1 if parts else 0
-        _publish(self.folder / "writing.tmp", self.folder / f"{number:05d}.h5")
+        part, self._part = self._part, None
+        numbers = [int(path.stem) for path in self._parts() if path.stem.isdigit()]
+        part.publish(self.folder / f"{max(numbers, default=-1) + 1:05d}.h5")
 
     def _merge(self) -> None:
         parts = self._parts()
@@ -142,10 +130,10 @@ class ResumableStore:
         else:
             temporary.unlink(missing_ok=True)
         with h5py.File(temporary, "a") as merged:
-            merged.attrs["config"] = self._config
+            merged.attrs["config"] = self.config
             for part in parts:
                 _copy_records(part, merged)
-        _publish(temporary, self.output)
+        publish(temporary, self.output)
         for part in parts:
             part.unlink()
 
@@ -206,17 +194,3 @@ def _copy_records(part: Path, merged: h5py.File) -> None:
         for name in record_names(source):
             if name not in merged:  # there already, if the last run was killed right after merging
                 source.copy(name, merged, name)
-
-
-def _move(file: h5py.File, old: str, new: str) -> None:
-    parent = new.rpartition("/")[0]
-    if parent:
-        file.require_group(parent)
-    file.move(old, new)
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    """Flush to the disk, then rename: after a power cut there is the whole file or none."""
-    with temporary.open("rb+") as written:
-        os.fsync(written.fileno())
-    os.replace(temporary, path)
