@@ -12,9 +12,11 @@ keypoints; published checkpoints need it to give their published numbers.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -40,11 +42,64 @@ def sample_map(
     """
     dtype = torch.promote_types(feature_map.dtype, torch.float32)
     grid = normalised_coordinates(keypoints, width, height, corner_origin).to(dtype)
+    rows_of_pixels = feature_map.is_contiguous(memory_format=torch.channels_last)
+    if rows_of_pixels and not corner_origin and not keypoints.requires_grad:
+        return _sample_rows(feature_map, grid)
     padding = "zeros" if corner_origin else "border"  # the released code leaves grid_sample's default
     sampled = F.grid_sample(
         feature_map.to(dtype), grid.unsqueeze(1), mode="bilinear", padding_mode=padding, align_corners=False
     )
     return sampled.squeeze(2).transpose(1, 2)
+
+
+def _sample_rows(
+    feature_map: Float[Tensor, "B C h w"], grid: Float[Tensor, "B N 2"]
+) -> Float[Tensor, "B N C"]:
+    """`grid_sample` of a map in channels-last memory, where the values of a pixel are a row of a matrix.
+
+    Reads four rows per keypoint and writes as many gradients: keypoints are few, and grid_sample would convert the
+    whole map to float32 and its gradient back, in the other memory format.
+    """
+    B, C, h, w = feature_map.shape
+    size = grid.new_tensor([w, h])
+    place = torch.minimum(((grid + 1) * size / 2 - 0.5).clamp_min(0), size - 1)  # the border is repeated
+    first = torch.minimum(place.floor(), (size - 2).clamp_min(0))
+    share = place - first  # of the right and of the lower pixel
+    x, y = first.long().unbind(-1)
+    top_left = (torch.arange(B, device=x.device)[:, None] * h + y) * w + x
+    right, below = int(w > 1), w * int(h > 1)
+    corners = torch.stack([top_left, top_left + right, top_left + below, top_left + below + right])
+    along, down = share.unbind(-1)
+    shares = torch.stack([(1 - along) * (1 - down), along * (1 - down), (1 - along) * down, along * down])
+    rows = feature_map.permute(0, 2, 3, 1).reshape(B * h * w, C)
+    sampled = _WeightedRows.apply(rows, corners.flatten(1), shares.flatten(1).unsqueeze(-1))
+    return sampled.view(*grid.shape[:2], C)
+
+
+class _WeightedRows(torch.autograd.Function):
+    """`(shares * rows[corners]).sum(0)` without holding what is summed; gradients reach `rows` alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Float[Tensor, "R C"], corners: Int[Tensor, "4 P"], shares: Float[Tensor, "4 P 1"]
+    ) -> Float[Tensor, "P C"]:
+        ctx.save_for_backward(corners, shares)
+        ctx.rows = rows.shape, rows.dtype
+        sampled = shares.new_zeros(corners.shape[1], rows.shape[1])
+        for corner, share in zip(corners, shares, strict=True):
+            sampled.addcmul_(rows.index_select(0, corner).to(shares.dtype), share)
+        return sampled
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Float[Tensor, "P C"]) -> tuple[Float[Tensor, "R C"], None, None]:  # type: ignore[override]
+        corners, shares = ctx.saved_tensors
+        shape, dtype = ctx.rows
+        # Where keypoints share pixels, many gradients are added up; a large map is rather written once, as it is.
+        summed = shares.dtype if shape[0] < corners.numel() else dtype
+        gradient_of_rows = gradient.new_zeros(shape, dtype=summed)
+        for corner, share in zip(corners, shares, strict=True):
+            gradient_of_rows.index_add_(0, corner, (gradient * share).to(summed))
+        return gradient_of_rows.to(dtype), None, None
 
 
 def warp_points(

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lisrd.describe.pooled_norm import PooledNorm, normalise, process_count
+
 NUM_TURNS = 4
 
 
@@ -73,11 +75,7 @@ class Lift(nn.Module):
 
 
 class TurnBatchNorm(nn.Module):
-    """BatchNorm whose statistics and affine parameters are shared by the turns.
-
-    In channels-last memory the turns lie beside each other at every pixel, so a map of t * C channels *is* a
-    map of C channels that is t times as wide: one pass of the ordinary BatchNorm over a view.
-    """
+    """BatchNorm whose statistics and affine parameters are shared by the turns, and by the processes of a training."""
 
     def __init__(self, channels: int, turns: int) -> None:
         super().__init__()
@@ -85,20 +83,37 @@ class TurnBatchNorm(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        B, C, H, W = x.shape
-        channels = C // self.turns
-        rows = x.permute(0, 2, 3, 1).reshape(B, H, W * self.turns, channels)
-        normed = self.norm(rows.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return normed.reshape(B, H, W, C).permute(0, 3, 1, 2)
+        norm = self.norm
+        if not self.training:
+            return normalise(x, norm.weight, norm.bias, *self._running(), norm.eps)
+        normed, mean, variance = PooledNorm.apply(x, norm.weight, norm.bias, norm.eps)
+        self._remember(mean, variance, x.numel() // len(mean) * process_count())
+        return normed
 
     def scale_and_shift(self) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
         """What evaluation mode multiplies and adds, per channel of the map."""
         norm = self.norm
-        assert norm.running_var is not None
-        assert norm.running_mean is not None
-        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        shift = norm.bias - norm.running_mean * scale
+        mean, variance = self._running()
+        scale = norm.weight / torch.sqrt(variance + norm.eps)
+        shift = norm.bias - mean * scale
         return scale.repeat(self.turns), shift.repeat(self.turns)
+
+    def _running(self) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+        mean, variance = self.norm.running_mean, self.norm.running_var
+        assert mean is not None
+        assert variance is not None
+        return mean, variance
+
+    @torch.no_grad()
+    def _remember(self, mean: Float[Tensor, " C"], variance: Float[Tensor, " C"], count: int) -> None:
+        """Running statistics, as `nn.BatchNorm2d` keeps them: the variance is the unbiased one."""
+        running_mean, running_variance = self._running()
+        momentum, batches = self.norm.momentum, self.norm.num_batches_tracked
+        assert momentum is not None
+        assert batches is not None
+        running_mean.lerp_(mean, momentum)
+        running_variance.lerp_(variance * (count / (count - 1)), momentum)
+        batches += 1
 
 
 class ConvNorm(nn.Module):

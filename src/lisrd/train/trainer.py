@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import lisrd
 from lisrd.describe.weights import Network, build_network
 from lisrd.errors import InputError, MissingExtraError
+from lisrd.train.allocator import keep_freed_memory
 from lisrd.train.checkpoint import (
     MovingAverage,
     load_checkpoint,
@@ -70,6 +71,7 @@ class Trainer:
         self.on_step = on_step
         directory.mkdir(parents=True, exist_ok=True)
         self.fabric = _fabric(config.run.precision)
+        keep_freed_memory()
         torch.manual_seed(seed)
         self.network, self.objective, model = self._build()
         self.started_from = start_from(self.network, init) if init else None
