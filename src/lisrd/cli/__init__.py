@@ -6,7 +6,8 @@ import typer
 
 from lisrd.cli import console
 from lisrd.cli.collections import colmap, extract, match_pairs, pairs
-from lisrd.cli.learning import evaluate, train
+from lisrd.cli.evaluation import evaluate
+from lisrd.cli.learning import train
 from lisrd.cli.pair import match
 from lisrd.cli.tools import convert, info
 

@@ -63,7 +63,7 @@ def evaluate(
         "layout": layout,
         "detector": detector,
         "max_keypoints": max_keypoints,
-        **options,
+        **{name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
     }
     with _feature_folder(out) as features:
         cache = FeatureCache(features / file_name(detector))
