@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lisrd.errors import InputError
-from lisrd.match import match
 from lisrd.types import LocalFeatures, Selection
-from lisrd.verify import Geometry, estimate
+from lisrd.verify import Geometry
 from lisrd.verify.consistency import filter_by_frames, frame_agreement, reweighted
 from lisrd.verify.geometry import Kind
-from lisrd.verify.guided import guided_matches, guided_second_choice
+from lisrd.verify.guided import guided_matches, second_choices
 from lisrd.verify.local_affine import Frames
 
 SHIFT = np.array([[1.0, 0, 10], [0, 1, 0], [0, 0, 1]])
@@ -25,63 +24,13 @@ def geometry(model: np.ndarray | None, kind: Kind = "homography", inliers: int =
     return Geometry(model, np.ones(inliers, dtype=bool), kind, "usac", "" if model is not None else "too few")
 
 
-def test_a_stronger_rival_elsewhere_does_not_count() -> None:
-    keypoints0 = torch.tensor([[0.0, 0.0], [50.0, 50.0]])
-    keypoints1 = torch.tensor([[10.5, 0.0], [60.0, 50.0], [300.0, 300.0]])
-    similarity = torch.tensor([[0.5, 0.4, 0.9], [0.6, 0.3, 0.8]])
-    pairs, scores = guided_matches(lambda a, b: similarity[a:b], keypoints0, keypoints1, geometry(SHIFT))
-    assert pairs.tolist() == [[0, 0], [1, 1]]
-    torch.testing.assert_close(scores, torch.tensor([0.5, 0.3]))
-
-
-def test_nothing_beyond_the_radius_or_below_the_least_similarity() -> None:
-    keypoints0, keypoints1 = torch.tensor([[0.0, 0.0]]), torch.tensor([[16.0, 0.0]])
-    similarity = torch.tensor([[0.5]])
-
-    def found(radius: float, least: float) -> int:
-        return len(
-            guided_matches(
-                lambda a, b: similarity[a:b], keypoints0, keypoints1, geometry(SHIFT), radius, least
-            )[0]
-        )
-
-    assert (found(5, 0), found(6, 0), found(6, 0.6)) == (0, 1, 0)
-
-
-def test_an_epipolar_line_guides_too() -> None:
-    horizontal = np.array([[0, 0, 0], [0, 0, -1.0], [0, 1, 0]])  # a pure sideways motion: rows stay
-    keypoints0 = torch.tensor([[0.0, 0.0], [0.0, 40.0]])
-    keypoints1 = torch.tensor([[200.0, 1.0], [90.0, 41.0]])
-    similarity = torch.tensor([[0.1, 0.9], [0.9, 0.1]])
-    pairs, _ = guided_matches(
-        lambda a, b: similarity[a:b], keypoints0, keypoints1, geometry(horizontal, "fundamental")
-    )
-    assert pairs.tolist() == [[0, 0], [1, 1]]
-
-
-def test_no_keypoints_give_no_matches() -> None:
-    nothing = torch.zeros((0, 2))
-    pairs, scores = guided_matches(
-        lambda a, b: torch.zeros((b - a, 0)), torch.zeros((3, 2)), nothing, geometry(SHIFT)
-    )
-    assert pairs.shape == (0, 2)
-    assert scores.shape == (0,)
-
-
-@pytest.mark.parametrize("bad", [geometry(None), geometry(np.eye(3, 4), "absolute_pose")])
-def test_only_models_that_predict_a_place_guide(bad: Geometry) -> None:
-    with pytest.raises(InputError, match=r"no model|guides no matches"):
-        guided_matches(lambda a, b: torch.zeros((1, 1)), torch.zeros((1, 2)), torch.zeros((1, 2)), bad)
-
-
-def features(keypoints: np.ndarray, descriptors: torch.Tensor) -> LocalFeatures:
-    """Two invariances; the meta descriptors agree on the first, so that the selection reads nearly it alone."""
+def features(keypoints: list[list[float]], descriptors: torch.Tensor) -> LocalFeatures:
+    """Two invariances (descriptors are N x 2 x D); the bias lets the selection read the first alone."""
     count = len(keypoints)
     meta = torch.zeros((1, 2, 1, 1, 2))
-    meta[0, 0, ..., 0] = 1
-    meta[0, 1, ..., 0] = 1
+    meta[..., 0] = 1
     return LocalFeatures(
-        torch.from_numpy(keypoints).float()[None],
+        torch.tensor(keypoints, dtype=torch.float32).reshape(1, count, 2),
         torch.ones((1, count)),
         descriptors[None],
         meta,
@@ -91,24 +40,77 @@ def features(keypoints: np.ndarray, descriptors: torch.Tensor) -> LocalFeatures:
     )
 
 
+def with_similarities(
+    keypoints0: list[list[float]], keypoints1: list[list[float]], similarity: list[list[float]]
+) -> tuple[LocalFeatures, LocalFeatures]:
+    """Features whose descriptors have these dot products: those of image 0 are unit vectors."""
+    count0, count1 = len(keypoints0), len(keypoints1)
+    columns = torch.tensor(similarity).reshape(count0, count1).T
+    both = [torch.eye(count0), columns]
+    return tuple(  # type: ignore[return-value]
+        features(k, d.unsqueeze(1).expand(-1, 2, -1))
+        for k, d in zip((keypoints0, keypoints1), both, strict=True)
+    )
+
+
+def test_a_stronger_rival_elsewhere_does_not_count() -> None:
+    pair = with_similarities(
+        [[0, 0], [50, 50]], [[10.5, 0], [60, 50], [150, 150]], [[0.5, 0.4, 0.9], [0.6, 0.3, 0.8]]
+    )
+    found = guided_matches(*pair, geometry(SHIFT))
+    assert found.matches.tolist() == [[0, 0], [1, 1]]
+    torch.testing.assert_close(found.scores, torch.tensor([0.5, 0.3]))
+    torch.testing.assert_close(found.invariance_weights, torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    assert found.num_keypoints == (2, 3)
+
+
+def test_the_best_of_several_that_the_model_allows() -> None:
+    pair = with_similarities([[0, 0], [2, 0]], [[10, 0], [11, 0]], [[0.5, 0.9], [0.4, 0.95]])
+    assert guided_matches(*pair, geometry(SHIFT)).matches.tolist() == [[1, 1]]  # 0 prefers 1, which prefers 1
+
+
+def test_nothing_beyond_the_radius_or_below_the_least_similarity() -> None:
+    pair = with_similarities([[0, 0]], [[16, 0]], [[0.5]])
+
+    def found(radius: float, least: float) -> int:
+        return len(guided_matches(*pair, geometry(SHIFT), radius=radius, min_similarity=least))
+
+    assert (found(5, 0), found(6, 0), found(6, 0.6)) == (0, 1, 0)
+
+
+def test_an_epipolar_line_guides_too() -> None:
+    horizontal = np.array([[0, 0, 0], [0, 0, -1.0], [0, 1, 0]])  # a pure sideways motion: rows stay
+    pair = with_similarities([[0, 0], [0, 40]], [[150, 1], [90, 41]], [[0.1, 0.9], [0.9, 0.1]])
+    found = guided_matches(*pair, geometry(horizontal, "fundamental"))
+    assert found.matches.tolist() == [[0, 0], [1, 1]]
+
+
+def test_no_keypoints_give_no_matches() -> None:
+    found = guided_matches(*with_similarities([[0, 0]], [], []), geometry(SHIFT))
+    assert found.matches.shape == (0, 2)
+    assert found.scores.shape == (0,)
+
+
+@pytest.mark.parametrize("bad", [geometry(None), geometry(np.eye(3, 4), "absolute_pose")])
+def test_only_models_that_predict_a_place_guide(bad: Geometry) -> None:
+    with pytest.raises(InputError, match=r"no model|guides no matches"):
+        guided_matches(*with_similarities([[0, 0]], [[0, 0]], [[1.0]]), bad)
+
+
 def test_second_choice_finds_what_the_selected_invariance_lost() -> None:
     rng, g = np.random.default_rng(0), torch.Generator().manual_seed(0)
     keypoints0 = rng.uniform(0, 180, (40, 2))
     descriptors0 = F.normalize(torch.randn((40, 2, 32), generator=g), dim=-1)
     descriptors1 = descriptors0.clone()
     descriptors1[30:, 0] = F.normalize(torch.randn((10, 32), generator=g), dim=-1)  # lost to the selected one
-    features0 = features(keypoints0, descriptors0)
-    features1 = features(keypoints0 + [10, 0], descriptors1)  # noqa: RUF005
-    matches = match(features0, features1)
-    points = [f.keypoints[0, matches.matches[:, k]] for k, f in enumerate((features0, features1))]
-    model = estimate(points[0], points[1], scores=matches.scores)
-    settled = matches.matches[torch.from_numpy(model.inliers)][:, 0]
-    assert set(range(30)) <= set(settled.tolist())
-    lost = sorted(set(range(40)) - set(settled.tolist()))  # a few of the ten meet their partner by chance
-    pairs, scores = guided_second_choice(features0, features1, matches, model)
-    assert len(lost) > 5
-    assert sorted(pairs.tolist()) == [[i, i] for i in lost]
-    torch.testing.assert_close(scores, torch.ones(len(lost)))
+    features0 = features(keypoints0.tolist(), descriptors0)
+    features1 = features((keypoints0 + np.array([10, 0])).tolist(), descriptors1)
+    under_model = guided_matches(features0, features1, geometry(SHIFT), min_similarity=0.5)
+    assert under_model.matches.tolist() == [[i, i] for i in range(30)]
+    more = second_choices(features0, features1, under_model, geometry(SHIFT))
+    assert more.matches.tolist() == [[i, i] for i in range(30, 40)]
+    torch.testing.assert_close(more.scores, torch.ones(10))
+    assert more.invariance_weights.tolist() == [[0, 1]] * 10
 
 
 def framed_matches(seed: int) -> tuple[np.ndarray, Frames, Frames]:

@@ -1,13 +1,10 @@
-"""Refinement against known warps: both views are rendered from one larger photograph and reduced after the warp,
-so that neither side carries a resampling error of its own."""
+"""Refinement against known warps of one larger photograph (benchmarks.known_warps)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import cv2
 import numpy as np
 import pytest
+from benchmarks.known_warps import Change, KnownPair, known_pair, view
 
 from lisrd.coordinates import scale_transform
 from lisrd.errors import InputError
@@ -18,77 +15,41 @@ from lisrd.verify.local_affine import (
     affine_of_homography,
     affine_of_neighbours,
 )
-from lisrd.verify.pair_geometry import estimate_refined
 from lisrd.verify.patches import PreparedImage
 from lisrd.verify.refine import UNREFINED, Refined, refine
 
-SIZE = 224  # of the views
-FINER = 4  # views are rendered with so many times more pixels per side, then reduced by area
-H_MILD = np.array([[0.92, -0.2, 30.0], [0.18, 0.95, -6.0], [2e-4, -1e-4, 1.0]])
-LIGHT = np.array([0.55, 40.0])  # gain and offset in grey values
+DARKER = Change(gain=0.55, offset=40.0)
 
 
-@dataclass(frozen=True)
-class Pair:
-    image0: np.ndarray
-    image1: np.ndarray
-    H: np.ndarray
-    points0: np.ndarray
-    truth1: np.ndarray
-
-    def off(self, seed: int = 0, pixels: float = 0.7) -> np.ndarray:
-        return self.truth1 + np.random.default_rng(seed).normal(0, pixels, self.truth1.shape)
-
-    def error(self, found: Refined) -> np.ndarray:
-        return np.linalg.norm(found.points1 - self.truth1, axis=1)
-
-
-def view(photograph: np.ndarray, H: np.ndarray) -> np.ndarray:
-    """The photograph, reduced to SIZE and warped by H, without resampling below the view's own pixels."""
-    reduce = scale_transform(SIZE / photograph.shape[1], SIZE / photograph.shape[0]).numpy()
-    refine_grid = scale_transform(FINER, FINER).numpy()
-    fine = cv2.warpPerspective(
-        photograph, refine_grid @ H @ reduce, (SIZE * FINER, SIZE * FINER), borderMode=cv2.BORDER_REFLECT
-    )
-    return cv2.resize(fine, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-
-
-def make_pair(photograph: np.ndarray, H: np.ndarray, light: bool = False, noise: float = 0.0) -> Pair:
-    image0, image1 = view(photograph, np.eye(3)), view(photograph, H)
-    values = image1 * LIGHT[0] + LIGHT[1] if light else image1.astype(np.float64)
-    image1 = np.clip(values + np.random.default_rng(0).normal(0, noise, values.shape), 0, 255).astype(
-        np.uint8
-    )
-    grey = cv2.cvtColor(image0, cv2.COLOR_RGB2GRAY)
-    points0 = cv2.goodFeaturesToTrack(grey, 150, 0.02, 5)[:, 0].astype(np.float64)
-    truth1 = project(points0, H)
-    inside = ((truth1 > 20) & (truth1 < SIZE - 21) & (points0 > 20) & (points0 < SIZE - 21)).all(1)
-    return Pair(image0, image1, H, points0[inside], truth1[inside])
+def error(pair: KnownPair, found: Refined) -> np.ndarray:
+    return np.linalg.norm(found.points1 - pair.truth1, axis=1)
 
 
 @pytest.fixture
-def pair(photograph: np.ndarray) -> Pair:
-    return make_pair(photograph, H_MILD)
+def pair(photograph: np.ndarray) -> KnownPair:
+    return known_pair(photograph)
 
 
-def test_known_model_brings_matches_within_a_tenth_of_a_pixel(pair: Pair) -> None:
+def test_known_model_brings_matches_within_a_tenth_of_a_pixel(pair: KnownPair) -> None:
     found = refine(pair.image0, pair.image1, pair.points0, pair.off(), model_H=pair.H)
     assert found.refined.mean() > 0.8
-    assert np.median(pair.error(found)[found.refined]) < 0.1
+    assert np.median(error(pair, found)[found.refined]) < 0.1
 
 
-@pytest.mark.parametrize(("light", "noise"), [(True, 0.0), (True, 4.0)])
-def test_light_and_noise(photograph: np.ndarray, light: bool, noise: float) -> None:
-    pair = make_pair(photograph, H_MILD, light, noise)
+@pytest.mark.parametrize(
+    "change", [DARKER, Change(gain=0.55, offset=40.0, noise=4.0), Change(gain=0.55, blur=0.8, noise=2.0)]
+)
+def test_light_blur_and_noise(photograph: np.ndarray, change: Change) -> None:
+    pair = known_pair(photograph, change=change)
     found = refine(pair.image0, pair.image1, pair.points0, pair.off(), model_H=pair.H)
     assert found.refined.mean() > 0.8
-    assert np.median(pair.error(found)[found.refined]) < 0.2
+    assert np.median(error(pair, found)[found.refined]) < 0.2
 
 
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (0.5, 0.5), (0.25, -0.4)])
 def test_no_bias_of_half_pixels(photograph: np.ndarray, shift: tuple[float, float]) -> None:
     H = np.array([[1, 0, shift[0]], [0, 1, shift[1]], [0, 0, 1.0]])
-    pair = make_pair(photograph, H)
+    pair = known_pair(photograph, H)
     found = refine(pair.image0, pair.image1, pair.points0, pair.off(pixels=0.3), model_H=H)
     bias = np.median((found.points1 - pair.truth1)[found.refined], axis=0)
     np.testing.assert_allclose(bias, 0, atol=0.02)
@@ -106,13 +67,13 @@ def test_no_bias_when_one_image_is_twice_as_large(photograph: np.ndarray) -> Non
     np.testing.assert_allclose(np.median(error, axis=0), 0, atol=0.05)
 
 
-def test_neighbours_stand_in_for_the_model(pair: Pair) -> None:
+def test_neighbours_stand_in_for_the_model(pair: KnownPair) -> None:
     found = refine(pair.image0, pair.image1, pair.points0, pair.off(pixels=0.5))
     assert found.refined.mean() > 0.7
-    assert np.median(pair.error(found)[found.refined]) < 0.15
+    assert np.median(error(pair, found)[found.refined]) < 0.15
 
 
-def test_frames_stand_in_for_the_model(pair: Pair) -> None:
+def test_frames_stand_in_for_the_model(pair: KnownPair) -> None:
     rng = np.random.default_rng(0)
     local = affine_of_homography(pair.H, pair.points0)
     count = len(pair.points0)
@@ -122,21 +83,21 @@ def test_frames_stand_in_for_the_model(pair: Pair) -> None:
     frames1 = Frames(frames0.scales * scale, frames0.oris + turn + rng.normal(0, 0.1, count))
     found = refine(pair.image0, pair.image1, pair.points0, pair.off(pixels=0.5), frames0, frames1)
     assert found.refined.mean() > 0.6
-    assert np.median(pair.error(found)[found.refined]) < 0.15
+    assert np.median(error(pair, found)[found.refined]) < 0.15
 
 
 def test_uncertainty_tells_sharp_from_noisy(photograph: np.ndarray) -> None:
-    clean, noisy = make_pair(photograph, H_MILD), make_pair(photograph, H_MILD, noise=15)
+    clean, noisy = known_pair(photograph), known_pair(photograph, change=Change(noise=15))
     sigmas = []
     for pair in (clean, noisy):
         found = refine(pair.image0, pair.image1, pair.points0, pair.off(), model_H=pair.H)
         sigmas.append(np.median(found.uncertainty[found.refined]))
-        spread = np.median(pair.error(found)[found.refined]) / 1.18  # the median of a Rayleigh distribution
+        spread = np.median(error(pair, found)[found.refined]) / 1.18  # the median of a Rayleigh distribution
         assert 0.3 < sigmas[-1] / spread < 3
     assert sigmas[1] > 1.5 * sigmas[0]
 
 
-def test_what_cannot_be_refined_keeps_its_place(pair: Pair) -> None:
+def test_what_cannot_be_refined_keeps_its_place(pair: KnownPair) -> None:
     start = pair.off()
     start[0] = [1.0, 1.0]  # its patch leaves the image
     start[1] = pair.truth1[1] + 60  # other content
@@ -150,14 +111,14 @@ def test_what_cannot_be_refined_keeps_its_place(pair: Pair) -> None:
     assert not nothing.refined.any()
 
 
-def test_the_callers_points_are_not_changed(pair: Pair) -> None:
+def test_the_callers_points_are_not_changed(pair: KnownPair) -> None:
     start = pair.off()
     before = start.copy()
     refine(pair.image0, pair.image1, pair.points0, start, model_H=pair.H)
     np.testing.assert_array_equal(start, before)
 
 
-def test_permuting_the_matches_permutes_the_answer(pair: Pair) -> None:
+def test_permuting_the_matches_permutes_the_answer(pair: KnownPair) -> None:
     start, order = pair.off(), np.random.default_rng(1).permutation(len(pair.points0))
     whole = refine(pair.image0, pair.image1, pair.points0, start, model_H=pair.H)
     permuted = refine(pair.image0, pair.image1, pair.points0[order], start[order], model_H=pair.H)
@@ -165,7 +126,7 @@ def test_permuting_the_matches_permutes_the_answer(pair: Pair) -> None:
     np.testing.assert_allclose(permuted.points1, whole.points1[order], atol=1e-4)
 
 
-def test_off_and_no_matches_change_nothing(pair: Pair) -> None:
+def test_off_and_no_matches_change_nothing(pair: KnownPair) -> None:
     start = pair.off()
     off = refine(pair.image0, pair.image1, pair.points0, start, model_H=pair.H, mode="off")
     np.testing.assert_array_equal(off.points1, start)
@@ -176,40 +137,18 @@ def test_off_and_no_matches_change_nothing(pair: Pair) -> None:
     assert not one.refined.any()
 
 
-def test_prepared_images_give_the_same(pair: Pair) -> None:
-    prepared = PreparedImage.from_image(pair.image0), PreparedImage.from_image(pair.image1)
+def test_prepared_images_give_the_same(pair: KnownPair) -> None:
+    prepared = PreparedImage.of(pair.image0), PreparedImage.of(pair.image1)
     plain = refine(pair.image0, pair.image1, pair.points0, pair.off(), model_H=pair.H)
     again = refine(*prepared, pair.points0, pair.off(), model_H=pair.H)
     np.testing.assert_array_equal(plain.points1, again.points1)
 
 
-def test_wrong_usage_says_what_to_do(pair: Pair) -> None:
+def test_wrong_usage_says_what_to_do(pair: KnownPair) -> None:
     with pytest.raises(InputError, match="one row per match"):
         refine(pair.image0, pair.image1, pair.points0, pair.points0[:3])
     with pytest.raises(InputError, match="'maybe' is unknown"):
         refine(pair.image0, pair.image1, pair.points0, pair.points0, mode="maybe")  # type: ignore[arg-type]
-
-
-def test_the_whole_stage_is_closer_than_one_estimate(pair: Pair) -> None:
-    start = pair.off()
-    start[::4] = np.random.default_rng(2).uniform(0, SIZE, start[::4].shape)
-    corners = np.array([[0, 0], [SIZE, 0], [SIZE, SIZE], [0, SIZE]], dtype=float)
-
-    def corner_error(mode: str) -> float:
-        found = estimate_refined(pair.image0, pair.image1, pair.points0, start, mode=mode)  # type: ignore[arg-type]
-        assert found.geometry.model is not None
-        return float(
-            np.linalg.norm(project(corners, found.geometry.model) - project(corners, pair.H), axis=1).mean()
-        )
-
-    assert corner_error("auto") < 0.3 < corner_error("off")
-
-
-def test_the_stage_without_a_model_returns_the_reason(pair: Pair) -> None:
-    found = estimate_refined(pair.image0, pair.image1, pair.points0[:3], pair.truth1[:3])
-    assert not found.geometry
-    assert "too few" in found.geometry.reason
-    assert not found.refined.refined.any()
 
 
 def test_affine_of_a_similarity_from_all_three_sources() -> None:

@@ -14,7 +14,7 @@ from lisrd.evaluate.geometry import count_inliers, is_correct
 from lisrd.evaluate.methods import Method
 from lisrd.evaluate.predict import turned_keypoints
 from lisrd.match import Policy, match
-from lisrd.types import Matches
+from lisrd.types import LocalFeatures, Matches
 
 #: Feature files kept in memory: the reference image of a scene comes back in pair after pair.
 FILES_IN_MEMORY = 24
@@ -56,11 +56,24 @@ class PairMatcher:
         files = [(self.pair.image0.key, 0), *((self.pair.image1.key, turn) for turn in turns)]
         return sum(read_features(self.cache, method.base, key, turn).seconds for key, turn in files)
 
-    def _match(self, base: str, policy: Policy, turn: int = 0) -> Matched:
+    def features(self, method: Method) -> tuple[LocalFeatures, LocalFeatures]:
+        """What the method matches, of the images as they are."""
+        return self._features(method.base)
+
+    def policy(self, method: Method, matched: Matched) -> Policy:
+        """How the method came to its matches: an oracle took one descriptor."""
+        best = matched.about.get("best_single")
+        return replace(method.policy, only=(best,)) if best else method.policy
+
+    def _features(self, base: str, turn: int = 0) -> tuple[LocalFeatures, LocalFeatures]:
         described0 = read_features(self.cache, base, self.pair.image0.key)
         described1 = read_features(self.cache, base, self.pair.image1.key, turn)
         features0 = features_at(described0.features, self.common.index0)
         features1 = features_at(described1.features, self.common.index1)
+        return features0, features1
+
+    def _match(self, base: str, policy: Policy, turn: int = 0) -> Matched:
+        features0, features1 = self._features(base, turn)
         start = time.perf_counter()
         matches = match(features0, features1, policy=policy)
         seconds = time.perf_counter() - start

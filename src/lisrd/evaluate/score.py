@@ -6,6 +6,7 @@ problem. Only a pair whose ground truth or images are broken has no scores at al
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,9 @@ from lisrd.evaluate.metrics.change import light_change, similarity_at_centre
 from lisrd.evaluate.metrics.matching import repeatability, true_partners
 from lisrd.evaluate.pair_matcher import Matched, PairMatcher, read_common_pair
 from lisrd.evaluate.predict import Failures
+from lisrd.evaluate.stages import score_stages
 from lisrd.types import Matches
+from lisrd.verify import Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Scorer:
     methods: tuple[Method, ...]
     max_keypoints: int
     failures: Failures
+    stages: Mapping[str, Steps] = field(default_factory=dict)  # variants of the geometry stage, by name
 
     def __call__(self, pair: EvaluationPair) -> PairResult:
         excluded = self._excluded(pair)
@@ -75,15 +79,17 @@ class Scorer:
 
     def _score(self, method: Method, matcher: PairMatcher) -> tuple[Scores, Problem | None]:
         pair, common = matcher.pair, matcher.common
-        wrong = self._failure(method, pair, common)
-        matched = _nothing(common) if wrong else matcher(method)
+        wrong = failure = self._failure(method, pair, common)
+        matched = _nothing(common) if failure else matcher(method)
         described = None if wrong else matcher.describe_seconds(method)
         scores = score_matches(common, matched.matches.matches)
         wrong = wrong or _shortcoming(scores)
         times = {"seconds_describe": described, "seconds_match": matched.seconds}
-        return {**scores, **times, **matched.about}, Problem(
-            *wrong, pair.name, method.name
-        ) if wrong else None
+        about = {**scores, **times, **matched.about}
+        if self.stages:
+            known = None if failure else matched
+            about["geometry"] = score_stages(matcher, method, known, scores, self.stages)
+        return about, Problem(*wrong, pair.name, method.name) if wrong else None
 
     def _failure(self, method: Method, pair: EvaluationPair, common: CommonPair) -> tuple[str, str] | None:
         for key in (pair.image0.key, pair.image1.key):

@@ -1,104 +1,125 @@
 """Guided matching: with a model found, look for each keypoint's partner only where the model allows it.
 
-Far fewer rivals, so more of the same descriptors find their match. Similarities come in blocks of rows, as in
-`lisrd.match.nearest`, and those of places that the model forbids do not count.
+Far fewer rivals, so more of the same descriptors find their match. Only the pairs that the model allows are
+compared: a few per keypoint for a homography.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lisrd.errors import InputError
-from lisrd.match.nearest import Nearest, SimilarityRows, mutual, nearest_in_blocks
+from lisrd.match import Policy
+from lisrd.match.pair_scores import score_pairs
 from lisrd.match.turn import read_turned
 from lisrd.types import LocalFeatures, Matches
 from lisrd.verify.geometry import Geometry, project
 
-#: Rows of similarities that are held at a time.
-BLOCK = 1024
+#: Keypoints of image 0 whose distances to all of image 1 are held at a time.
+_BLOCK = 512
 
 
+@torch.no_grad()
 def guided_matches(
-    similarity_rows: SimilarityRows,
-    keypoints0: Float[Tensor, "N0 2"],
-    keypoints1: Float[Tensor, "N1 2"],
+    features0: LocalFeatures,
+    features1: LocalFeatures,
     geometry: Geometry,
-    radius: int | float = 5.0,
-    min_similarity: int | float = 0.0,
-) -> tuple[Int[Tensor, "S 2"], Float[Tensor, " S"]]:
-    """Mutual nearest neighbours among the pairs that `geometry` allows, and their similarities.
+    policy: Policy = Policy(),
+    turn: int = 0,
+    radius: float = 4.0,
+    min_similarity: float = 0.0,
+) -> Matches:
+    """Mutual nearest neighbours among the pairs that `geometry` allows, selected as `lisrd.match` does.
 
-    `similarity_rows(start, stop)` gives the similarities (rows, N1) of keypoints [start, stop) of image 0. A pair
-    is allowed within `radius` pixels of the homography's place, or of the epipolar line of a fundamental matrix.
-    Raises InputError for a geometry without a model and for models of other kinds.
+    Features of one image each, `turn` that of the matches which `geometry` comes from. A pair is allowed within
+    `radius` pixels of the homography's place, or of the epipolar line of a fundamental matrix. Raises InputError
+    for a geometry without a model and for models of other kinds.
     """
-    distance_rows = _distance_rows(keypoints0, keypoints1, geometry)
-
-    def allowed_rows(start: int, stop: int) -> Float[Tensor, "rows N1"]:
-        similarity = similarity_rows(start, stop)
-        distance = distance_rows(start, stop).to(similarity.device)
-        return similarity.masked_fill(~(distance <= radius), -torch.inf)
-
-    nearest = nearest_in_blocks(allowed_rows, len(keypoints0), len(keypoints1), BLOCK, need_second=False)
-    return _above(nearest, min_similarity)
+    features0, features1 = features0.select(0), features1.select(0)
+    pairs = allowed_pairs(features0.keypoints[0], features1.keypoints[0], geometry, radius)
+    scores, weights = score_pairs(features0, features1, pairs, policy, turn)
+    counts = (features0.keypoints.shape[1], features1.keypoints.shape[1])
+    matches = Matches(pairs, scores, weights, counts, features0.invariances, turn)
+    return _mutual_best(matches, min_similarity)
 
 
-def guided_second_choice(
+@torch.no_grad()
+def second_choices(
     features0: LocalFeatures,
     features1: LocalFeatures,
     matches: Matches,
     geometry: Geometry,
-    radius: int | float = 5.0,
-    min_similarity: int | float = 0.6,
-) -> tuple[Int[Tensor, "S 2"], Float[Tensor, " S"]]:
-    """Further matches by any one invariance, for keypoints to which the selected ones gave no inlier.
+    radius: float = 4.0,
+    min_similarity: float = 0.6,
+) -> Matches:
+    """Tentative matches by any one invariance, for the keypoints that `matches` leaves without a partner.
 
-    Features of one image each, and the matches that `geometry` was estimated from. A pair's similarity is that of
-    its best invariance, read in the turn of `matches`; keypoints of inliers take no part. Raises as
-    `guided_matches` does.
+    A pair's similarity is that of its best invariance, which has all the weight. Features, `radius` and errors as
+    in `guided_matches`.
     """
     features0, features1 = features0.select(0), read_turned(features1.select(0), matches.turn)
-    settled = matches.matches[torch.from_numpy(geometry.inliers).to(matches.matches.device)]
-    free0 = _free(len(features0.keypoints[0]), settled[:, 0])
-    free1 = _free(len(features1.keypoints[0]), settled[:, 1])
-    descriptors0 = features0.descriptors[0, free0].transpose(0, 1)
-    descriptors1 = features1.descriptors[0, free1].permute(1, 2, 0)
-
-    def best_invariance(start: int, stop: int) -> Float[Tensor, "rows N1"]:
-        return (descriptors0[:, start:stop] @ descriptors1).amax(0)
-
-    keypoints = features0.keypoints[0, free0], features1.keypoints[0, free1]
-    pairs, scores = guided_matches(best_invariance, *keypoints, geometry, radius, min_similarity)
-    return torch.stack([free0[pairs[:, 0]], free1[pairs[:, 1]]], dim=1), scores
+    free0, free1 = (_free(n, matches.matches[:, k]) for k, n in enumerate(matches.num_keypoints))
+    among_free = allowed_pairs(features0.keypoints[0, free0], features1.keypoints[0, free1], geometry, radius)
+    pairs = torch.stack([free0[among_free[:, 0]], free1[among_free[:, 1]]], dim=1)
+    d0, d1 = features0.descriptors[0, pairs[:, 0]].float(), features1.descriptors[0, pairs[:, 1]].float()
+    best = (d0 * d1).sum(2).max(1)
+    weights = torch.nn.functional.one_hot(best.indices, len(features0.invariances)).to(best.values.dtype)
+    found = replace(matches, matches=pairs, scores=best.values, invariance_weights=weights)
+    return _mutual_best(found, min_similarity)
 
 
-def _above(nearest: Nearest, least: float) -> tuple[Int[Tensor, "S 2"], Float[Tensor, " S"]]:
-    """Mutual choices of at least this similarity; keypoints with no allowed partner chose at minus infinity."""
-    pairs = mutual(nearest)
-    scores = nearest.best1[pairs[:, 0], 0]
-    return pairs[scores >= least], scores[scores >= least]
+def allowed_pairs(
+    keypoints0: Float[Tensor, "N0 2"],
+    keypoints1: Float[Tensor, "N1 2"],
+    geometry: Geometry,
+    radius: float,
+) -> Int[Tensor, "P 2"]:
+    """Indices of the keypoints that the model maps within `radius` pixels of each other in image 1."""
+    if geometry.model is None:
+        raise InputError(f"there is no model to guide the matches: {geometry.reason}")
+    points0, points1 = (k.double().cpu().numpy() for k in (keypoints0, keypoints1))
+    found = [np.zeros((2, 0), dtype=np.int64)]
+    for start in range(0, len(points0), _BLOCK):
+        rows, columns = np.nonzero(_allowed(geometry, points0[start : start + _BLOCK], points1, radius))
+        found.append(np.stack([rows + start, columns]))
+    return torch.from_numpy(np.concatenate(found, axis=1).T).to(keypoints0.device)
+
+
+def _allowed(
+    geometry: Geometry, points0: Float[np.ndarray, "N0 2"], points1: Float[np.ndarray, "N1 2"], radius: float
+) -> Bool[np.ndarray, "N0 N1"]:
+    assert geometry.model is not None
+    if geometry.kind == "homography":
+        # Places beyond the horizon are not numbers and near nothing.
+        steps = project(points0, geometry.model)[:, None] - points1
+        return (steps**2).sum(-1) <= radius**2
+    if geometry.kind == "fundamental":
+        lines = points0 @ geometry.model[:, :2].T + geometry.model[:, 2]
+        distance = (lines[:, :2] @ points1.T + lines[:, 2:]) / np.linalg.norm(
+            lines[:, :2], axis=1, keepdims=True
+        )
+        return np.abs(distance) <= radius
+    raise InputError(f"a model of kind {geometry.kind!r} guides no matches: use a homography or fundamental")
+
+
+def _mutual_best(candidates: Matches, least: float) -> Matches:
+    """The candidates that are the best of both their keypoints; the first of equals is the best."""
+    scores = candidates.scores.cpu().numpy()
+    order = np.argsort(-scores, kind="stable")
+    chosen = scores[order] >= least
+    for index in candidates.matches.cpu().numpy()[order].T:
+        first = np.zeros(len(order), dtype=bool)
+        first[np.unique(index, return_index=True)[1]] = True
+        chosen &= first
+    return candidates.keep(torch.from_numpy(np.sort(order[chosen])).to(candidates.matches.device))
 
 
 def _free(count: int, taken: Int[Tensor, " S"]) -> Int[Tensor, " F"]:
     free = torch.ones(count, dtype=torch.bool, device=taken.device)
     free[taken] = False
     return free.nonzero()[:, 0]
-
-
-def _distance_rows(keypoints0: Tensor, keypoints1: Tensor, geometry: Geometry) -> SimilarityRows:
-    """Rows of pixels in image 1 between what the model predicts for a keypoint of image 0 and each of image 1."""
-    if geometry.model is None:
-        raise InputError(f"there is no model to guide the matches: {geometry.reason}")
-    points0, model = keypoints0.double().cpu().numpy(), geometry.model
-    targets = keypoints1.double().cpu()
-    if geometry.kind == "homography":
-        places = torch.from_numpy(project(points0, model))
-        return lambda start, stop: torch.cdist(places[start:stop], targets)
-    if geometry.kind == "fundamental":
-        lines = points0 @ model[:, :2].T + model[:, 2]
-        unit = torch.from_numpy(lines / np.linalg.norm(lines[:, :2], axis=1, keepdims=True))
-        return lambda start, stop: (unit[start:stop, :2] @ targets.T + unit[start:stop, 2:]).abs()
-    raise InputError(f"a model of kind {geometry.kind!r} guides no matches: use a homography or fundamental")

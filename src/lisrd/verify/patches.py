@@ -33,8 +33,10 @@ class PreparedImage:
     _levels: dict[int, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def from_image(cls, image: ImageLike) -> PreparedImage:
-        """From whatever `lisrd.image.as_image` reads."""
+    def of(cls, image: ImageLike | PreparedImage) -> PreparedImage:
+        """From whatever `lisrd.image.as_image` reads; a prepared image is itself."""
+        if isinstance(image, PreparedImage):
+            return image
         grey = as_image(image)[0].mean(0).cpu().numpy() * 255
         return cls(np.log(grey + DARK))
 

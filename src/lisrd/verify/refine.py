@@ -59,6 +59,22 @@ class Refined:
     uncertainty: Float[np.ndarray, "S"]
     refined: Bool[np.ndarray, "S"]
 
+    def keep(self, chosen: Bool[np.ndarray, "S"]) -> Refined:
+        """Those of the chosen matches."""
+        return Refined(self.points1[chosen], self.uncertainty[chosen], self.refined[chosen])
+
+    def replaced(self, chosen: Bool[np.ndarray, "S"], by: Refined) -> Refined:
+        """All of these, the chosen ones as in `by`."""
+        result = Refined(self.points1.copy(), self.uncertainty.copy(), self.refined.copy())
+        result.points1[chosen], result.uncertainty[chosen] = by.points1, by.uncertainty
+        result.refined[chosen] = by.refined
+        return result
+
+
+def unrefined(points1: Float[np.ndarray, "S 2"]) -> Refined:
+    """Partners that stay where they are."""
+    return Refined(points1.copy(), np.full(len(points1), UNREFINED), np.zeros(len(points1), dtype=bool))
+
 
 def refine(
     image0: ImageLike | PreparedImage,
@@ -79,7 +95,7 @@ def refine(
     """
     start0, start1 = as_matrix(points0, "points0", 2), as_matrix(points1, "points1", 2)
     _check(start0, start1, frames0, frames1, mode)
-    result = Refined(start1.copy(), np.full(len(start1), UNREFINED), np.zeros(len(start1), dtype=bool))
+    result = unrefined(start1)
     if mode == "off":
         return result
     affine = _local_affine(start0, start1, frames0, frames1, model_H)
@@ -87,7 +103,7 @@ def refine(
     if not len(rows):
         return result
     stages = _SHAPE_GUESSED if model_H is None else _SHAPE_KNOWN
-    images = _prepared(image0), _prepared(image1)
+    images = PreparedImage.of(image0), PreparedImage.of(image1)
     moved, sigma, correlation, fits = _run(stages, *images, start0[rows], start1[rows], affine[rows])
     if mode == "auto":
         fits &= correlation >= MIN_CORRELATION
@@ -173,10 +189,6 @@ def _local_affine(
     if frames0 is not None and frames1 is not None:
         return affine_of_frames(frames0, frames1)
     return affine_of_neighbours(points0, points1)
-
-
-def _prepared(image: ImageLike | PreparedImage) -> PreparedImage:
-    return image if isinstance(image, PreparedImage) else PreparedImage.from_image(image)
 
 
 def _check(

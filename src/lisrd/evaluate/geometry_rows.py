@@ -1,0 +1,73 @@
+"""Rows of the geometry stage: how many homographies each estimate gets right, and how closely."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from lisrd.evaluate.metrics.bootstrap import bootstrap_interval
+from lisrd.evaluate.metrics.curves import CORNER_AUC_PX, error_auc
+from lisrd.evaluate.score import PairResult
+from lisrd.evaluate.summary import EVERYTHING, Metric, Row, metric_values
+
+
+def share_within(errors: Float[np.ndarray, "*batch N"], threshold: float) -> Float[np.ndarray, "*batch"]:
+    """Share of the errors up to and including `threshold`."""
+    return np.asarray((errors <= threshold).mean(axis=-1))
+
+
+def mean_of_known(values: Float[np.ndarray, "*batch N"]) -> Float[np.ndarray, "*batch"]:
+    """Mean without what is not a number."""
+    known = np.isfinite(values)
+    return np.asarray(np.where(known, values, 0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1))
+
+
+METRICS = (
+    *(
+        Metric(f"accuracy_{t:g}", "corner_error", partial(share_within, threshold=t), missing=math.inf)
+        for t in CORNER_AUC_PX
+    ),
+    *(
+        Metric(f"auc_{t:g}", "corner_error", partial(error_auc, threshold=t), missing=math.inf)
+        for t in CORNER_AUC_PX
+    ),
+    Metric("median_error", "median_error", mean_of_known, missing=math.nan),
+    Metric("num_correct", "num_correct"),
+)
+#: Steps that the stage times.
+STEPS = ("estimate", "refine", "guided")
+
+
+def geometry_rows(results: Sequence[PairResult], describers: Sequence[str], seed: int = 0) -> list[Row]:
+    """One row per part, describer and estimate; the part `all` holds every pair. None where nothing was asked.
+
+    `accuracy_T` and `auc_T` are of the corner errors up to T pixels, `median_error` (pixels) and `num_correct` of
+    the matches within 3 px of the truth, as the estimate left them; `seconds` per step.
+    """
+    scored = [result for result in results if result.scores]
+    parts = sorted({result.part for result in scored} - {EVERYTHING})
+    return [
+        _row(describer, estimate, part, members, seed)
+        for part in (*parts, EVERYTHING)
+        if (members := [result for result in scored if part in (result.part, EVERYTHING)])
+        for describer in describers
+        for estimate in members[0].scores[describer].get("geometry", {})
+    ]
+
+
+def _row(describer: str, estimate: str, part: str, results: Sequence[PairResult], seed: int) -> Row:
+    scores = [result.scores[describer]["geometry"][estimate] for result in results]
+    row: Row = {"describer": describer, "estimate": estimate, "part": part, "pairs": len(results)}
+    interval: dict[str, Any] = {}
+    for metric in METRICS:
+        values = metric_values(metric, scores)
+        row[metric.name] = float((metric.statistic or np.mean)(values))
+        interval[metric.name] = list(bootstrap_interval(values, metric.statistic, seed=seed))
+    timed = [score["seconds"] for score in scores if "seconds" in score]
+    seconds = {step: float(np.mean([one.get(step, 0.0) for one in timed])) for step in STEPS if timed}
+    return {**row, "seconds": seconds, "interval": interval}

@@ -1,0 +1,37 @@
+"""Similarities of chosen keypoint pairs, for whoever compares fewer than all of them."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lisrd.match.matcher import _Scorer
+from lisrd.match.policy import Policy
+from lisrd.match.turn import read_turned
+from lisrd.types import LocalFeatures
+
+#: Pairs whose descriptors are gathered at a time: 32 MB of them.
+_BLOCK = 8192
+
+
+@torch.no_grad()
+def score_pairs(
+    features0: LocalFeatures,
+    features1: LocalFeatures,
+    pairs: Int[Tensor, "P 2"],
+    policy: Policy = Policy(),
+    turn: int = 0,
+) -> tuple[Float[Tensor, " P"], Float[Tensor, "P V"]]:
+    """The similarity of each pair of keypoints as `lisrd.match` weighs it, and its invariances' weights.
+
+    Features of one image each; `pairs` count as `Matches.matches` do, and `turn` is that of the matches.
+    Raises InputError for an invariance in `policy` that the features do not have.
+    """
+    kinds = policy.kinds(features0.invariances)
+    scorer = _Scorer.of(features0.select(0), read_turned(features1.select(0), turn), kinds, policy)
+    blocks = [scorer.at(block) for block in pairs.split(_BLOCK)]
+    scores, of_kinds = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    weights = of_kinds.new_zeros(len(pairs), len(features0.invariances))
+    weights[:, kinds] = of_kinds
+    return scores, weights

@@ -1,0 +1,42 @@
+"""Matches as sets of keypoint pairs: which are in both, all of both, whose keypoints are taken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+
+from lisrd.types import Matches
+
+
+def contained(matches: Matches, others: Matches) -> Bool[np.ndarray, "S"]:
+    """Which of `matches` are among `others`, both of one pair of images."""
+    return np.isin(_codes(matches), _codes(others))
+
+
+def joined(first: Matches, second: Matches) -> Matches:
+    """The matches of both, one after the other."""
+    parts = {
+        name: torch.cat([getattr(first, name), getattr(second, name)])
+        for name in ("matches", "scores", "invariance_weights")
+    }
+    return replace(first, **parts)
+
+
+def touching(matches: Matches, chosen: Bool[np.ndarray, "S"]) -> Bool[np.ndarray, "S"]:
+    """Which of `matches` have a keypoint that one of the `chosen` has."""
+    pairs = matches.matches.cpu().numpy()
+    return np.isin(pairs[:, 0], pairs[chosen, 0]) | np.isin(pairs[:, 1], pairs[chosen, 1])
+
+
+def keep(matches: Matches, chosen: Bool[np.ndarray, "S"]) -> Matches:
+    """The chosen matches alone."""
+    return matches.keep(torch.from_numpy(chosen).to(matches.matches.device))
+
+
+def _codes(matches: Matches) -> Int[np.ndarray, "S"]:
+    """One number for each pair of keypoints."""
+    pairs = matches.matches.cpu().numpy()
+    return pairs[:, 0] * max(matches.num_keypoints[1], 1) + pairs[:, 1]

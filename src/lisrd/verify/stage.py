@@ -1,0 +1,229 @@
+"""The whole stage for one pair of images: from features and their matches to a model that holds to sub-pixels.
+
+In this order, chosen by measurement (docs/geometry.md): leave out the matches that their neighbours' scales and
+orientations contradict; estimate; refine the matches by the model and estimate again; match again under the
+model, refine the new matches, and estimate a last time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from lisrd.errors import InputError
+from lisrd.match import Policy
+from lisrd.types import ImageLike, LocalFeatures, Matches
+from lisrd.verify.consistency import filter_by_frames
+from lisrd.verify.geometry import Geometry, Kind
+from lisrd.verify.guided import guided_matches
+from lisrd.verify.local_affine import Frames
+from lisrd.verify.match_sets import contained, joined, keep, touching
+from lisrd.verify.patches import PreparedImage
+from lisrd.verify.refine import Refined, refine, unrefined
+from lisrd.verify.robust import estimate
+from lisrd.verify.stopwatch import Stopwatch
+from lisrd.verify.verdict import CALIBRATIONS, Verdict, same_place
+
+Switch = Literal["off", "on", "auto"]
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What is done beside estimating; "auto" takes a step where it can help.
+
+    `frames`, the filter by scales and orientations: where the keypoints of both images have them. `refine`: a
+    match moves where its patches agree, see `lisrd.verify.refine`. `guided`: under a homography, unless the
+    verdict is "no": an epipolar line leaves too many rivals, and a model by chance finds itself matches.
+    """
+
+    frames: Switch = "auto"
+    refine: Switch = "auto"
+    guided: Switch = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "refine", "guided"):
+            if getattr(self, name) not in get_args(Switch):
+                raise InputError(f"{name} is {getattr(self, name)!r}; use off, on or auto")
+
+
+#: The robust model of the matches as they are.
+ESTIMATE_ALONE = Steps("off", "off", "off")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VerifiedPair:
+    """What one pair of images came to, match by match.
+
+    `matches` are the matcher's, less those that guided matching contradicts, and then those that it found, which
+    `guided` marks. `points0` are their keypoints, `points1` the refined partners, with a standard deviation per
+    axis in `uncertainty` (pixels of image 1) where they are `refined`. `verdict` judges the matcher's matches
+    alone: what was searched under a model is no evidence for it. `seconds` are those of the steps.
+    """
+
+    geometry: Geometry
+    verdict: Verdict
+    matches: Matches
+    points0: Float[np.ndarray, "S 2"]
+    points1: Float[np.ndarray, "S 2"]
+    uncertainty: Float[np.ndarray, "S"]
+    refined: Bool[np.ndarray, "S"]
+    guided: Bool[np.ndarray, "S"]
+    seconds: dict[str, float]
+
+
+def verify_pair(
+    image0: ImageLike | PreparedImage,
+    image1: ImageLike | PreparedImage,
+    features0: LocalFeatures,
+    features1: LocalFeatures,
+    matches: Matches,
+    model: Kind = "homography",
+    steps: Steps = Steps(),
+    policy: Policy = Policy(),
+    threshold: float = 2.0,
+) -> VerifiedPair:
+    """The model between two images, from their features (of one image each) and the matches of these.
+
+    `policy` is that of `matches`; within `threshold` pixels a match is an inlier. A pair without a model is an
+    ordinary answer: its `geometry` says why. Raises InputError for models other than a homography and a
+    fundamental matrix, and for `frames` "on" where a detector gave none.
+    """
+    if model not in CALIBRATIONS:
+        raise InputError(f"model {model!r} has no verdict: use {' or '.join(CALIBRATIONS)}, or `estimate`")
+    watch = Stopwatch()
+    images = image0, image1
+    if steps.refine != "off":  # once for both refinements
+        images = PreparedImage.of(image0), PreparedImage.of(image1)
+        watch.lap("refine")
+    features = features0.select(0), features1.select(0)
+    return _Stage(images, features, model, steps, policy, threshold, watch).run(matches)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """Matches, where they lie by now, and the model of those that are trusted; the others are never inliers."""
+
+    matches: Matches
+    places: Refined
+    trusted: Bool[np.ndarray, "S"]
+    geometry: Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    images: tuple[ImageLike | PreparedImage, ImageLike | PreparedImage]
+    features: tuple[LocalFeatures, LocalFeatures]
+    kind: Kind
+    steps: Steps
+    policy: Policy
+    threshold: float
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+    def run(self, matches: Matches) -> VerifiedPair:
+        points0, points1 = self._points(matches)
+        found = self._estimated(matches, unrefined(points1), self._agreeing(matches))
+        verdict = same_place(found.geometry, points0, points1)
+        self.watch.lap("estimate")
+        if found.geometry and self.steps.refine != "off":
+            found = self._refined(found)
+            self.watch.lap("refine")
+        if found.geometry and self._guides(verdict):
+            found = self._guided(found)
+            self.watch.lap("guided")
+        return self._answer(found, verdict, guided=~contained(found.matches, matches))
+
+    def _refined(self, found: _Found) -> _Found:
+        places = self._places(found.matches, found.trusted, found.geometry)
+        again = self._estimated(found.matches, places, found.trusted)
+        return again if again.geometry else found
+
+    def _guided(self, found: _Found) -> _Found:
+        """The matches under the model, and of the others those whose keypoints these leave free."""
+        features0, features1 = self.features
+        turn = found.matches.turn
+        under_model = guided_matches(features0, features1, found.geometry, self.policy, turn)
+        new = keep(under_model, ~contained(under_model, found.matches))
+        matches = joined(found.matches, new)
+        trusted = contained(matches, under_model)
+        places = self._places(matches, trusted, found.geometry)
+        is_new = np.arange(len(matches)) >= len(found.matches)
+        if self.steps.refine != "off":  # what the model alone suggests has to look the same as well
+            trusted &= places.refined
+        kept = trusted | (~is_new & ~touching(matches, trusted))
+        again = self._estimated(keep(matches, kept), places.keep(kept), trusted[kept])
+        return again if again.geometry.num_inliers >= found.geometry.num_inliers else found
+
+    def _guides(self, verdict: Verdict) -> bool:
+        if self.steps.guided == "auto":
+            return self.kind == "homography" and verdict.answer != "no"
+        return self.steps.guided == "on"
+
+    def _agreeing(self, matches: Matches) -> Bool[np.ndarray, "S"]:
+        """The matches that their neighbours' frames do not contradict."""
+        frames0, frames1 = self._frames(matches)
+        if self.steps.frames == "on" and (frames0 is None or frames1 is None):
+            raise InputError(
+                "frames is on, but the keypoints have no scale and orientation: use SIFT's, or auto"
+            )
+        if self.steps.frames == "off":
+            return np.ones(len(matches), dtype=bool)
+        return filter_by_frames(self._points(matches)[0], frames0, frames1)
+
+    def _places(self, matches: Matches, chosen: Bool[np.ndarray, "S"], geometry: Geometry) -> Refined:
+        """Where the partners of all matches lie: refined under the model where they are chosen."""
+        points0, points1 = self._points(matches)
+        frames0, frames1 = self._frames(keep(matches, chosen))
+        homography = geometry.model if self.kind == "homography" else None
+        moved = refine(
+            *self.images,
+            points0[chosen],
+            points1[chosen],
+            frames0,
+            frames1,
+            homography,
+            self.steps.refine,
+        )
+        return unrefined(points1).replaced(chosen, moved)
+
+    def _estimated(self, matches: Matches, places: Refined, trusted: Bool[np.ndarray, "S"]) -> _Found:
+        points0, _ = self._points(matches)
+        scores = matches.scores.cpu().numpy()[trusted]
+        points = points0[trusted], places.points1[trusted]
+        geometry = estimate(*points, self.kind, threshold=self.threshold, scores=scores)
+        inliers = np.zeros(len(matches), dtype=bool)
+        inliers[trusted] = geometry.inliers
+        return _Found(matches, places, trusted, replace(geometry, inliers=inliers))
+
+    def _points(self, matches: Matches) -> tuple[Float[np.ndarray, "S 2"], Float[np.ndarray, "S 2"]]:
+        """Pixels of the matched keypoints in image 0 and image 1."""
+        places0, places1 = (f.keypoints[0].double().cpu().numpy() for f in self.features)
+        index0, index1 = matches.matches.cpu().numpy().T
+        return places0[index0], places1[index1]
+
+    def _frames(self, matches: Matches) -> tuple[Frames | None, Frames | None]:
+        index0, index1 = matches.matches.cpu().numpy().T
+        return _frames_at(self.features[0], index0), _frames_at(self.features[1], index1)
+
+    def _answer(self, found: _Found, verdict: Verdict, guided: Bool[np.ndarray, "S"]) -> VerifiedPair:
+        places = found.places
+        return VerifiedPair(
+            found.geometry,
+            verdict,
+            found.matches,
+            self._points(found.matches)[0],
+            places.points1,
+            places.uncertainty,
+            places.refined,
+            guided,
+            self.watch.seconds,
+        )
+
+
+def _frames_at(features: LocalFeatures, index: np.ndarray) -> Frames | None:
+    if features.scales is None or features.oris is None:
+        return None
+    scales, oris = (values[0].double().cpu().numpy() for values in (features.scales, features.oris))
+    return Frames(scales[index], oris[index])

@@ -1,0 +1,155 @@
+"""The whole stage on a photograph and its view under a known warp: what each step adds, and when it is left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.known_warps import MILD, Change, KnownPair, corner_error, known_pair
+
+from lisrd import LISRD, LocalFeatures, Matches, match
+from lisrd.errors import InputError
+from lisrd.verify.match_sets import contained, joined, touching
+from lisrd.verify.stage import ESTIMATE_ALONE, Steps, VerifiedPair, verify_pair
+
+Described = tuple[LocalFeatures, LocalFeatures, Matches]
+
+
+@pytest.fixture(scope="module")
+def pair() -> KnownPair:
+    import skimage.data
+
+    return known_pair(skimage.data.astronaut(), change=Change(gain=0.7, offset=10, noise=3))
+
+
+@pytest.fixture(scope="module")
+def described(pair: KnownPair) -> Described:
+    model = LISRD.from_pretrained("root-sift")
+    found = model.match_images(pair.image0, pair.image1)
+    return found.features0, found.features1, found.matches
+
+
+def verified(pair: KnownPair, described: Described, **options: object) -> VerifiedPair:
+    return verify_pair(pair.image0, pair.image1, *described, **options)  # type: ignore[arg-type]
+
+
+def median_error(pair: KnownPair, found: VerifiedPair) -> float:
+    from lisrd.verify.geometry import project
+
+    inside = found.geometry.inliers
+    off = found.points1[inside] - project(found.points0[inside], pair.H)
+    return float(np.median(np.linalg.norm(off, axis=1)))
+
+
+def test_the_whole_stage_is_closer_than_the_estimate_alone(pair: KnownPair, described: Described) -> None:
+    alone, whole = (verified(pair, described, steps=steps) for steps in (ESTIMATE_ALONE, Steps()))
+    errors = [corner_error(found.geometry.model, MILD) for found in (alone, whole)]
+    assert errors[1] < 0.1
+    assert errors[1] < errors[0]
+    assert median_error(pair, whole) < 0.6 * median_error(pair, alone)
+
+
+def test_each_step_leaves_its_mark(pair: KnownPair, described: Described) -> None:
+    matches = described[2]
+    alone = verified(pair, described, steps=ESTIMATE_ALONE)
+    assert set(alone.seconds) == {"estimate"}
+    assert not alone.refined.any()
+    assert not alone.guided.any()
+    np.testing.assert_array_equal(alone.matches.matches, matches.matches)
+    guided = verified(pair, described, steps=replace(ESTIMATE_ALONE, guided="on"))
+    assert guided.guided.sum() > 20
+    assert guided.geometry.num_inliers > alone.geometry.num_inliers
+    refined = verified(pair, described, steps=replace(ESTIMATE_ALONE, refine="on"))
+    assert refined.refined.mean() > 0.5
+    assert (refined.points1 != alone.points1).any(1).tolist() == refined.refined.tolist()
+
+
+def test_every_keypoint_has_one_partner_and_rows_belong_together(
+    pair: KnownPair, described: Described
+) -> None:
+    found = verified(pair, described)
+    for index in found.matches.matches.T:
+        assert len(index.unique()) == len(index)
+    keypoints0 = described[0].keypoints[0, found.matches.matches[:, 0]]
+    np.testing.assert_array_equal(found.points0, keypoints0.double())
+    off = found.points1 - described[1].keypoints[0, found.matches.matches[:, 1]].numpy()
+    assert (np.linalg.norm(off, axis=1)[~found.refined] == 0).all()
+    assert found.guided.tolist() == (~contained(found.matches, described[2])).tolist()
+    assert found.guided[found.guided.argmax() :].all()  # they come last
+    assert not (found.geometry.inliers & ~found.refined & found.guided).any()
+
+
+def test_the_same_input_gives_the_same_answer(pair: KnownPair, described: Described) -> None:
+    first, second = verified(pair, described), verified(pair, described)
+    np.testing.assert_array_equal(first.geometry.model, second.geometry.model)
+    np.testing.assert_array_equal(first.points1, second.points1)
+
+
+def test_other_content_gets_no_guided_matches(pair: KnownPair) -> None:
+    import skimage.data
+
+    other = known_pair(skimage.data.coffee())
+    found = LISRD.from_pretrained("root-sift").match_images(pair.image0, other.image0)
+    stage = verify_pair(pair.image0, other.image0, found.features0, found.features1, found.matches)
+    assert stage.verdict.answer == "no"
+    assert "guided" not in stage.seconds
+    assert not stage.guided.any()
+
+
+def test_no_matches_are_an_ordinary_answer(pair: KnownPair, described: Described) -> None:
+    few = described[2].keep(torch.arange(3))
+    found = verified(pair, (described[0], described[1], few))
+    assert not found.geometry
+    assert "too few" in found.geometry.reason
+    assert (len(found.matches), found.verdict.answer) == (3, "no")
+    nothing = few.keep(torch.arange(0))
+    assert verified(pair, (described[0], described[1], nothing)).points1.shape == (0, 2)
+
+
+def test_a_fundamental_matrix_is_refined_and_not_guided(pair: KnownPair, described: Described) -> None:
+    found = verified(pair, described, model="fundamental")
+    assert found.geometry.kind == "fundamental"
+    assert set(found.seconds) == {"estimate", "refine"}
+    guided = verified(pair, described, model="fundamental", steps=Steps(guided="on"))
+    assert "guided" in guided.seconds
+
+
+def test_keypoints_without_frames(pair: KnownPair, described: Described) -> None:
+    plain = tuple(replace(features, scales=None, oris=None) for features in described[:2])
+    found = verified(pair, (*plain, described[2]))  # type: ignore[arg-type]
+    assert corner_error(found.geometry.model, MILD) < 0.1
+    with pytest.raises(InputError, match="no scale and orientation"):
+        verified(pair, (*plain, described[2]), steps=Steps(frames="on"))  # type: ignore[arg-type]
+
+
+def test_wrong_usage_says_what_to_do(pair: KnownPair, described: Described) -> None:
+    with pytest.raises(InputError, match="refine is 'maybe'; use off, on or auto"):
+        Steps(refine="maybe")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'absolute_pose' has no verdict"):
+        verified(pair, described, model="absolute_pose")
+
+
+def pairs_of(*pairs: tuple[int, int]) -> Matches:
+    count = len(pairs)
+    index = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
+    return Matches(index, torch.ones(count), torch.ones((count, 1)), (9, 9), ("only",))
+
+
+def test_sets_of_matches_by_hand() -> None:
+    some, others = pairs_of((0, 1), (2, 3), (4, 5)), pairs_of((2, 3), (4, 6))
+    assert contained(some, others).tolist() == [False, True, False]
+    assert joined(some, others).matches.tolist() == [[0, 1], [2, 3], [4, 5], [2, 3], [4, 6]]
+    chosen = np.array([True, False, False, False])
+    assert touching(pairs_of((0, 1), (0, 2), (3, 1), (4, 4)), chosen).tolist() == [True, True, True, False]
+
+
+def test_matching_again_is_matching_where_everything_is_allowed(described: Described) -> None:
+    from lisrd.verify import Geometry, guided_matches
+
+    features0, features1, matches = described
+    anywhere = Geometry(np.eye(3), np.ones(4, dtype=bool), "homography", "usac")
+    again = guided_matches(features0, features1, anywhere, radius=1e6, min_similarity=-1.0)
+    assert match(features0, features1).matches.tolist() == matches.matches.tolist()
+    assert sorted(again.matches.tolist()) == sorted(matches.matches.tolist())
