@@ -18,6 +18,7 @@ _EXTRAS = {
     "train": "lightning-fabric",
     "sfm": "pycolmap",
     "poselib": "poselib",
+    "fast": "numba",
 }
 
 
@@ -25,9 +26,11 @@ def info(json: JsonOption = False) -> None:
     """Versions, devices, weights, and what is accelerated: the text for a bug report."""
     from lisrd.describe.precision import choose_precision
     from lisrd.describe.weights import bundled_names
+    from lisrd.match.fused import choose_pass
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision, reason = choose_precision("auto", device)
+    matching_pass, pass_reason = choose_pass(device)
     document: dict[str, Any] = {
         "lisrd": lisrd.__version__,
         "python": platform.python_version(),
@@ -40,6 +43,7 @@ def info(json: JsonOption = False) -> None:
         ],
         "threads": torch.get_num_threads(),
         "precision": {"auto": str(precision).removeprefix("torch."), "reason": reason},
+        "matching": {"pass": matching_pass, "reason": pass_reason},
         "weights": bundled_names(),
     }
     answer(document, json, _as_text(document))

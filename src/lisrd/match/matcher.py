@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lisrd.errors import InputError
-from lisrd.match.nearest import mutual, nearest_in_tiles
+from lisrd.match import fused
+from lisrd.match.nearest import Nearest, mutual, nearest_in_tiles
 from lisrd.match.policy import Policy
 from lisrd.match.selection import meta_factors, tile_weights
 from lisrd.match.turn import choose_turn, read_turned
@@ -49,10 +50,7 @@ def match(features0: LocalFeatures, features1: LocalFeatures, policy: Policy = P
     kinds = policy.kinds(features0.invariances)
     turn = choose_turn(features0, features1, kinds, policy)
     scorer = _Scorer.of(features0, read_turned(features1, turn), kinds, policy)
-    side = scorer.block
-    nearest = nearest_in_tiles(
-        scorer.similarity_tile, scorer.counts, (side, side), need_second=policy.ratio is not None
-    )
+    nearest = scorer.nearest(need_second=policy.ratio is not None)
     pairs = mutual(nearest).to(features0.keypoints.device)
     pairs = _filtered(pairs, nearest.best1, nearest.best0, policy)
     scores, weights = scorer.at(pairs)
@@ -134,7 +132,7 @@ class _Scorer:
         ]
         # Softmax forgets a common offset; under this one no exponent exceeds _TOP.
         top, bottom = max(bias) + sharpness, min(bias) - sharpness
-        scorer = cls(
+        return cls(
             d0,
             d1,
             thin0 * sharpness,
@@ -142,11 +140,8 @@ class _Scorer:
             thin0.new_tensor(bias).view(-1, 1, 1) + (_TOP - top),
             policy.selection,
             top - bottom > _TOP - _BOTTOM,
-            [],
+            [thin0.new_empty(0), thin0.new_empty(0)],
         )
-        rows, columns = (min(scorer.block, count) for count in scorer.counts)
-        scorer.buffers = [thin0.new_empty(len(kinds) * rows * columns) for _ in range(2)]
-        return scorer
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -156,6 +151,18 @@ class _Scorer:
     def block(self) -> int:
         """Side of a tile."""
         return _TILE.get(self.thin0.device.type, _TILE["cpu"])
+
+    def nearest(self, need_second: bool) -> Nearest:
+        """By one compiled pass where there is one for what the policy asks, else by torch: the same neighbours."""
+        softened = self.selection == "soft" and len(self.thin0) > 1
+        if softened and self.thin0.device.type == "cpu" and fused.is_installed():
+            return fused.nearest_fused(self._products, self.counts, fused.SIDE)
+        return nearest_in_tiles(self.similarity_tile, self.counts, (self.block, self.block), need_second)
+
+    def _products(
+        self, rows: slice, columns: slice
+    ) -> tuple[Float[Tensor, "V rows columns"], Float[Tensor, "V rows columns"]]:
+        return self._similarity(rows, columns), self._logits(rows, columns)
 
     def similarity_tile(self, rows: slice, columns: slice) -> Float[Tensor, "rows columns"]:
         """The next call overwrites it."""
@@ -189,6 +196,8 @@ class _Scorer:
     def _buffer(self, number: int, left: Tensor, right: Tensor) -> Float[Tensor, "V rows columns"]:
         """Where the product goes: fresh memory for every tile would be cold."""
         shape = (left.shape[0], left.shape[1], right.shape[2])
+        if self.buffers[number].numel() < math.prod(shape):
+            self.buffers[number] = left.new_empty(math.prod(shape))
         return self.buffers[number][: math.prod(shape)].view(shape)
 
     def at(self, pairs: Int[Tensor, "S 2"]) -> tuple[Float[Tensor, " S"], Float[Tensor, "S V"]]:

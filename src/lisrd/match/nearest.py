@@ -64,12 +64,12 @@ def nearest_in_tiles(
 ) -> Nearest:
     """Both directions in one sweep over tiles of at most `tile` (rows, columns), which stay in the cache."""
     if 0 in counts:
-        return _nothing(*counts)
+        return no_neighbours(*counts)
     along1: list[_Best] = []
     along0: list[_Best | None] = [None] * -(-counts[1] // tile[1])
-    for rows in _slices(counts[0], tile[0]):
+    for rows in slices(counts[0], tile[0]):
         best: _Best | None = None
-        for number, columns in enumerate(_slices(counts[1], tile[1])):
+        for number, columns in enumerate(slices(counts[1], tile[1])):
             similarity = similarity_tile(rows, columns)
             best = _merged(best, _top2(similarity, 1, need_second), columns.start)
             along0[number] = _merged(along0[number], _top2(similarity, 0, need_second), rows.start)
@@ -79,7 +79,8 @@ def nearest_in_tiles(
     return Nearest(index1, best1, index0, best0)
 
 
-def _slices(count: int, length: int) -> Iterator[slice]:
+def slices(count: int, length: int) -> Iterator[slice]:
+    """[0, count) in pieces of `length`; the last may be shorter."""
     return (slice(start, min(start + length, count)) for start in range(0, count, length))
 
 
@@ -112,7 +113,8 @@ def _merged(running: _Best | None, found: _Best, start: int) -> _Best:
     return best, torch.where(better, index, old_index)
 
 
-def _nothing(count0: int, count1: int) -> Nearest:
+def no_neighbours(count0: int, count1: int) -> Nearest:
+    """Where one side has no keypoints: index 0 at similarity -inf."""
     return Nearest(
         torch.zeros(count0, dtype=torch.long),
         torch.full((count0, 2), -torch.inf),
