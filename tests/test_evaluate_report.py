@@ -204,6 +204,15 @@ def test_same_results_give_the_same_page(
     assert Path(files["markdown"]).read_text(encoding="utf-8") == markdown_report(document)
 
 
+def test_every_curve_is_a_picture_as_well(document: dict[str, Any], tmp_path: Path) -> None:
+    files = write_report(document, tmp_path)
+    assert set(document["curves"]) == {name for name in files if files[name].endswith(".png")} != set()
+    for axis in document["curves"]:
+        drawn = np.asarray(Image.open(files[axis]).convert("RGB")).astype(int)
+        first_colour = np.abs(drawn - (0, 114, 178)).sum(axis=-1) < 12
+        assert first_colour.sum() > 50, axis
+
+
 def test_pictures_show_right_and_wrong_matches(picture: Picture, tmp_path: Path) -> None:
     (tmp_path / "p.jpg").write_bytes(picture.jpeg)
     drawn = np.asarray(Image.open(tmp_path / "p.jpg")).astype(int)

@@ -1,4 +1,4 @@
-"""The curves of the report as inline SVG."""
+"""The curves of the report, inline SVG in the page and PNG beside it."""
 
 from __future__ import annotations
 
@@ -31,14 +31,29 @@ def mma_plot(rows: Sequence[dict[str, Any]]) -> str:
         if not _is_part(row["describer"]):
             axes.fill_between(pixels, *row["interval"]["mma"], color=style["color"], alpha=0.08, linewidth=0)
     axes.set(xlabel="threshold, px", ylabel="matches within it", xlim=(1, len(drawn[0]["mma"])))
-    return _svg(figure, [axes])
+    return _svg(_dressed(figure))
 
 
 def binned_plot(curve: dict[str, Any], labels: dict[str, str]) -> str:
     """Precision and recall over bins of what changed; bars are 95 % intervals (not for the parts of a bank)."""
+    figure = _binned_figure(curve, labels)
+    return "" if figure is None else _svg(figure)
+
+
+def binned_png(curve: dict[str, Any], labels: dict[str, str]) -> bytes | None:
+    """The same as a picture for other documents; None where the truth defines no metric."""
+    figure = _binned_figure(curve, labels)
+    if figure is None:
+        return None
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _binned_figure(curve: dict[str, Any], labels: dict[str, str]) -> Figure | None:
     metrics = [m for m in METRICS if any(m in means for means in curve["describers"].values())]
     if not metrics:
-        return ""
+        return None
     figure = _figure()
     every = figure.subplots(1, len(metrics), squeeze=False)[0]
     for axes, metric in zip(every, metrics, strict=True):
@@ -46,7 +61,7 @@ def binned_plot(curve: dict[str, Any], labels: dict[str, str]) -> str:
             _draw_bins(axes, means[metric], k, name, labels[name], len(curve["describers"]))
         axes.set(xlabel=curve["label"], ylabel=metric)
         axes.set_xticks(range(len(curve["bins"])), [_bin_name(b) for b in curve["bins"]], fontsize=7)
-    return _svg(figure, list(every))
+    return _dressed(figure)
 
 
 def _draw_bins(axes: Axes, bins: Sequence[dict[str, Any]], k: int, name: str, label: str, count: int) -> None:
@@ -80,13 +95,17 @@ def _figure() -> Figure:
     return Figure(figsize=(11.5, 3.8), layout="constrained")
 
 
-def _svg(figure: Figure, every: Sequence[Axes]) -> str:
-    for axes in every:
+def _dressed(figure: Figure) -> Figure:
+    for axes in figure.axes:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    handles, names = every[0].get_legend_handles_labels()
+    handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", fontsize=8, frameon=False)
+    return figure
+
+
+def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     # Text stays text, to be searched and scaled; no date and no random ids: same results, same page.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "lisrd", "font.family": "sans-serif"}):
