@@ -268,7 +268,7 @@ def test_weights_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"weights\.pth does not exist"):
         load_weights(network, path)
     path.write_text("not a checkpoint")
-    with pytest.raises(InputError, match=r"weights\.pth is not a checkpoint"):
+    with pytest.raises(InputError, match=r"weights\.pth is no checkpoint"):
         load_weights(network, path)
     torch.save({"weight": torch.zeros(3, 2), "bias": torch.zeros(2)}, path)
     with pytest.raises(InputError, match=r"has other shapes for weight: .* not weights of Linear"):

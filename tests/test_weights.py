@@ -110,7 +110,7 @@ def test_a_failed_write_leaves_the_old_file(saved: Path, monkeypatch: pytest.Mon
         raise OSError("No space left on device")
 
     monkeypatch.setattr(tensor_files, "save_file", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="No space left"):
         save_weights(saved, PyramidNetwork(SMALL), {})
     assert saved.read_bytes() == before
     assert os.listdir(saved.parent) == [saved.name]

@@ -7,9 +7,7 @@ first frame of an animation or of a multi-page file is read.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -19,10 +17,14 @@ from torch import Tensor
 
 from lisrd.errors import InputError
 from lisrd.types import ImageLike
+from lisrd.whole_file import whole_file
 
 #: Larger images are refused before they are decoded. It lies above any single-shot camera and below the 179
 #: megapixels at which Pillow itself refuses.
 MAX_PIXELS = 170_000_000
+
+#: Formats that are decoded; Pillow's others are for other things than photographs, and EPS runs an external program.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "PPM", "BMP", "GIF", "JPEG2000", "AVIF", "TGA")
 
 #: Interpolation in float32 overshoots [0, 1] by a rounding error; more than this is another range.
 _RANGE_TOLERANCE = 1e-5
@@ -36,7 +38,7 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
     path = Path(path)
     _check_file(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return _upright_rgb(image)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -53,7 +55,7 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
 def write_image(path: str | Path, image: np.ndarray) -> None:
     """Write uint8 (H, W, 3) RGB or (H, W) grey as the path's suffix says; the file appears whole or not at all.
 
-    Raises `InputError` for an array that is not uint8, an unknown suffix, or a directory that is not there.
+    Raises `InputError` for an array that is not uint8, an unknown suffix, or a place that cannot be written.
     """
     path = Path(path)
     image_format = Image.registered_extensions().get(path.suffix.lower())
@@ -63,12 +65,8 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         raise InputError(f"{path.parent} is not a directory; create it before writing {path.name}")
     if image.dtype != np.uint8:
         raise InputError(f"{path}: only uint8 images are written, not {image.dtype}; scale to 0..255 first")
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        Image.fromarray(image).save(temporary, format=image_format)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        Image.fromarray(image).save(partial, format=image_format)
 
 
 def as_image(image: ImageLike) -> Float[Tensor, "B 3 H W"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lisrd.errors import InputError
+from lisrd.whole_file import whole_file
 
 #: First bytes of what `torch.save` writes: a zip archive, or in old versions a bare pickle.
 _TORCH_SAVED = (b"PK\x03\x04", b"\x80")
 
 
 def save_atomically(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write beside the target, flush to the disk, rename: a crash leaves the old file or the new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        save_file(tensors, partial, metadata)
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """A safetensors file, whole or not at all. Raises InputError where it cannot be written."""
+    with whole_file(path) as partial:
+        try:
+            save_file(tensors, partial, metadata)
+        except SafetensorError as error:  # what the system says, in its own words
+            raise InputError(f"cannot write {path}: {error}") from None
 
 
 def read_header(path: Path) -> dict[str, str]:
@@ -77,7 +74,7 @@ def read_pickled_tensors(path: Path) -> dict[str, Any]:
             f"{path} is damaged or holds Python objects beside tensors: it is refused, because loading such objects "
             "can run code. Save its state dict alone, from a source that you trust"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # on damaged bytes torch's unpickler raises whatever its opcodes run into
         raise InputError(f"{path} is damaged ({_first_line(error)}); download it again") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}; a dictionary of parameters is needed")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -46,6 +44,8 @@ def run(app: typer.Typer) -> None:
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         code = DONE
+    except OSError as error:  # a full disk, a file that vanished: the system's words are the reason
+        code = _complain(str(error))
     sys.exit(code or DONE)
 
 
@@ -53,12 +53,3 @@ def _complain(message: str) -> int:
     one_line = " ".join(message.split())
     words.print(f"lisrd: {one_line}", markup=False)
     return BAD_INPUT
-
-
-@contextmanager
-def file_errors(what: str, path: Any) -> Iterator[None]:
-    """Turn what the system says of an output file into an error that names it."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"cannot write {what} {path}: {error.strerror or error}") from None

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lisrd.cli.console import JsonOption, answer, file_errors, words
+from lisrd.cli.console import JsonOption, answer, words
 
 
 def train(
@@ -54,8 +54,7 @@ def train(
         init=init,
     )
     if sheet:
-        with file_errors("the sheet", sheet):
-            draw_sheet(trainer.preview(), sheet)
+        draw_sheet(trainer.preview(), sheet)
         answer({"sheet": str(sheet)}, json, f"sheet: {sheet}")
         return
     with progress:

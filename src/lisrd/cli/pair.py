@@ -12,13 +12,14 @@ import numpy as np
 import typer
 from torch import Tensor
 
-from lisrd.cli.console import JsonOption, answer, file_errors, words
+from lisrd.cli.console import JsonOption, answer, words
 from lisrd.errors import InputError
 from lisrd.image import as_image, write_image
 from lisrd.match import Policy
 from lisrd.model import LISRD, MAX_KEYPOINTS, MatchedPair
 from lisrd.verify import align_images, estimate, relative_rotation_scale, same_place
 from lisrd.verify.geometry import Geometry, Kind
+from lisrd.whole_file import whole_file
 
 DescriberOption = Annotated[str, typer.Option(help="Describer: a name, a .safetensors file, or NAME=PATH.")]
 DetectorOption = Annotated[str, typer.Option(help="Detector: sift, or a network of kornia's, NAME[=PATH].")]
@@ -127,22 +128,15 @@ def _save(path: Path, pair: MatchedPair, geometry: Geometry) -> None:
     }
     arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
     arrays |= {"invariances": np.array(pair.matches.invariances), "inliers": geometry.inliers}
-    partial = path.with_name(f".{path.name}.partial")
-    with file_errors("the matches", path):
-        try:
-            with partial.open("wb") as file:
-                np.savez_compressed(file, **arrays)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def _draw(path: Path, images: tuple[Tensor, Tensor], pair: MatchedPair, geometry: Geometry) -> None:
     from lisrd.view.plot import draw_matches
 
     verified = "" if geometry.model is None else NAMES[geometry.kind]
-    with file_errors("the picture", path):
-        draw_matches(*images, pair.features0, pair.features1, pair.matches, geometry.inliers, path, verified)
+    draw_matches(*images, pair.features0, pair.features1, pair.matches, geometry.inliers, path, verified)
 
 
 def _align(path: Path, images: tuple[Tensor, Tensor], geometry: Geometry) -> None:
@@ -151,8 +145,7 @@ def _align(path: Path, images: tuple[Tensor, Tensor], geometry: Geometry) -> Non
             f"no homography to align by{': ' + geometry.reason if geometry.reason else ''}", markup=False
         )
         return
-    with file_errors("the aligned image", path):
-        write_image(path, align_images(*images, geometry.model))
+    write_image(path, align_images(*images, geometry.model))
 
 
 def _geometry_document(pair: MatchedPair, geometry: Geometry) -> dict[str, Any]:

@@ -85,7 +85,11 @@ def read_metadata(name_or_path: str | Path) -> dict[str, Any]:
     with _located(name_or_path) as path:
         header = read_header(path)
         kind, config = _kind_and_config(header, path)
-    return {"kind": kind, "config": asdict(config), "provenance": json.loads(header.get("provenance", "{}"))}
+    try:
+        provenance = json.loads(header.get("provenance", "{}"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}); export the weights again") from None
+    return {"kind": kind, "config": asdict(config), "provenance": provenance}
 
 
 def fingerprint(name_or_path: str | Path) -> str:
@@ -225,7 +229,7 @@ def _kind_and_config(header: dict[str, str], path: Path) -> tuple[str, Any]:
         values = json.loads(header["config"])
         # JSON has no tuples.
         return kind, KINDS[kind][1](**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: its configuration does not fit a {kind!r} network of this version ({error}): upgrade lisrd, or "
             "export the weights again"

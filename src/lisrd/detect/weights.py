@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lisrd.errors import InputError
+from lisrd.tensor_files import read_pickled_tensors
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -23,11 +22,13 @@ def load_weights(
     `inside` is the entry that holds the weights where the file wraps them, `may_miss` names buffers that it
     need not hold. Raises `InputError` for a file that is missing, not a checkpoint, or another network's.
     """
-    state = _read_checkpoint(Path(path))
-    state = state.get(inside, state) if inside is not None else state
+    content = read_pickled_tensors(Path(path))
+    state = content.get(inside, content) if inside is not None else content
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path} holds no weights by name; give a checkpoint of {type(network).__name__}")
     expected = network.state_dict()
     missing = sorted(expected.keys() - state.keys() - set(may_miss))
-    unexpected = sorted(state.keys() - expected.keys())
+    unexpected = sorted(map(str, state.keys() - expected.keys()))
     misshapen = sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)
     for what, names in (
         ("misses", missing),
@@ -51,18 +52,6 @@ def downloaded(name: str, build: Callable[..., Network], *args: Any, **options: 
             f"the weights of {name} could not be downloaded ({error}); get the file elsewhere and give its "
             f"path: {name}=PATH"
         ) from None
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; give the path of a weights file")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError):
-        raise InputError(f"{path} is not a checkpoint that torch.load reads; download it again") from None
-    if not isinstance(state, dict):
-        raise InputError(f"{path} holds a {type(state).__name__}; a dictionary of weights is needed")
-    return state
 
 
 def _listed(names: Sequence[str]) -> str:

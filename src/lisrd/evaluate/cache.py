@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from lisrd.errors import InputError
 from lisrd.types import Keypoints, LocalFeatures, Selection
+from lisrd.whole_file import whole_file, writing
 
 #: Changes when the files' content does.
 FORMAT = 1
@@ -68,15 +69,19 @@ class FeatureCache:
 
     def keypoints(self, image_key: str, digest: str | None = None) -> DetectedImage | None:
         """None where there are none yet; raises `StaleCacheError` where `digest` is not theirs."""
-        arrays = _load(self.keypoints_file(image_key), digest)
-        return None if arrays is None else _detected(arrays)
+        path = self.keypoints_file(image_key)
+        arrays = _load(path, digest)
+        with _errors_of(path):
+            return None if arrays is None else _detected(arrays)
 
     def features(
         self, describer: str, image_key: str, keypoints: Keypoints, turn: int = 0
     ) -> DescribedImage | None:
         """Features at the image's (turned) keypoints, in float16; None where there are none yet."""
-        arrays = _load(self.features_file(describer, image_key, turn), None)
-        return None if arrays is None else _described(arrays, keypoints)
+        path = self.features_file(describer, image_key, turn)
+        arrays = _load(path, None)
+        with _errors_of(path):
+            return None if arrays is None else _described(arrays, keypoints)
 
     def has_features(self, describer: str, image_key: str, turn: int, digest: str) -> bool:
         """Whether they are there, without reading the descriptors; raises `StaleCacheError`."""
@@ -84,7 +89,8 @@ class FeatureCache:
 
     def invariances(self, describer: str, image_key: str) -> tuple[str, ...]:
         """The descriptors of a bank, as its features name them."""
-        with np.load(self.features_file(describer, image_key), allow_pickle=False) as file:
+        path = self.features_file(describer, image_key)
+        with _errors_of(path), np.load(path, allow_pickle=False) as file:
             return tuple(json.loads(str(file["about"]))["selection"]["invariances"])
 
     def store_keypoints(self, image_key: str, detected: DetectedImage) -> None:
@@ -132,14 +138,20 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _stored_digest(path: Path, expected: str | None) -> str | None:
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """zipfile, zlib, numpy and json raise different things on a broken file; here they become one."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            stored = str(file["digest"])
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # zipfile, zlib and numpy raise different things on a broken file
+        yield
+    except Exception as error:
         raise StaleCacheError(f"{path} is broken ({error}): delete it and run again") from None
+
+
+def _stored_digest(path: Path, expected: str | None) -> str | None:
+    if not path.exists():
+        return None
+    with _errors_of(path), np.load(path, allow_pickle=False) as file:
+        stored = str(file["digest"])
     if expected is not None and stored != expected:
         raise StaleCacheError(
             f"{path} was made by something else (describer, weights, keypoints or image have changed since): "
@@ -151,7 +163,7 @@ def _stored_digest(path: Path, expected: str | None) -> str | None:
 def _load(path: Path, expected: str | None) -> dict[str, Any] | None:
     if _stored_digest(path, expected) is None:
         return None
-    with np.load(path, allow_pickle=False) as file:
+    with _errors_of(path), np.load(path, allow_pickle=False) as file:
         arrays: dict[str, Any] = {
             n: torch.from_numpy(file[n]) for n in file.files if n not in ("digest", "about")
         }
@@ -161,14 +173,11 @@ def _load(path: Path, expected: str | None) -> dict[str, Any] | None:
 def _store(
     path: Path, digest: str, arrays: dict[str, Tensor], about: dict[str, Any], half: bool = False
 ) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     values: dict[str, Any] = {n: (v.half() if half else v).detach().cpu().numpy() for n, v in arrays.items()}
-    temporary = path.with_name(f".{uuid4().hex}.npz")
-    try:
-        np.savez(temporary, digest=np.array(digest), about=np.array(json.dumps(about)), **values)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        np.savez(partial, digest=np.array(digest), about=np.array(json.dumps(about)), **values)
 
 
 def _detected(arrays: dict[str, Any]) -> DetectedImage:

@@ -35,6 +35,18 @@ def compare(
     `only_b`: pairs that were left out. Raises `InputError` where nothing can be compared.
     """
     first, second = _document(a), _document(b)
+    try:
+        return _compared(first, second, describer_a, describer_b)
+    except InputError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        # Checking all of two files beforehand would take more lines than comparing them.
+        raise InputError(f"a run is damaged or of another version ({error!r}): evaluate again") from None
+
+
+def _compared(
+    first: Document, second: Document, describer_a: str | None, describer_b: str | None
+) -> dict[str, Any]:
     names = _described_by_both(first, second, describer_a, describer_b)
     pairs_a, pairs_b = _scored_pairs(first), _scored_pairs(second)
     shared = [name for name in pairs_a if name in pairs_b]
@@ -70,7 +82,7 @@ def _document(source: str | Path | Document) -> Document:
         document = json.loads(Path(source).read_text())
     except FileNotFoundError:
         raise InputError(f"no {source}: give the results.json of `lisrd evaluate --out`") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{source} is not the results.json of an evaluation ({error})") from None
     if not isinstance(document, dict) or not {"pairs", "settings"} <= set(document):
         raise InputError(

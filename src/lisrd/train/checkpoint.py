@@ -55,9 +55,12 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, dict[str, Tensor]], dict
         raise InputError(f"{path}: not a checkpoint of this version ({FORMAT}); start a new run")
     state: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        group, name = key.split("/", 1)
+        group, _, name = key.partition("/")
         state.setdefault(group, {})[name] = value
-    return int(header["step"]), state, json.loads(header["training"])
+    try:
+        return int(header["step"]), state, dict(json.loads(header["training"]))
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"damaged checkpoint {path} ({error}); delete it to use the one before") from None
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

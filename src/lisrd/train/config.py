@@ -95,10 +95,10 @@ def read_table(path: str | Path) -> dict[str, Any]:
     """The plain values of a TOML file. Raises InputError when it cannot be read."""
     path = Path(path)
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such configuration; see configs/ for complete ones") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise InputError(f"{path}: not a readable TOML file: {error}") from None
 
 

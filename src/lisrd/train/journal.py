@@ -11,6 +11,7 @@ from torch import Tensor
 from lisrd.train.data.sheet import draw_sheet
 from lisrd.train.data.triplets import Triplets
 from lisrd.train.validation import KINDS
+from lisrd.whole_file import whole_file
 
 _EVERY = 10  # steps between TensorBoard scalars
 
@@ -52,7 +53,8 @@ class Journal:
             if path.exists():
                 rows = [line for line in path.read_text().splitlines() if line.endswith("}")]
                 kept = [line for line in rows if json.loads(line)["step"] <= step]
-                path.write_text("".join(line + "\n" for line in kept))
+                with whole_file(path) as partial:
+                    partial.write_text("".join(line + "\n" for line in kept))
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         with (self.directory / name).open("a") as file:
@@ -83,4 +85,5 @@ def plot_validation(source: Path, target: Path) -> None:
     shown = next((panel for panel in reversed(panels) if panel.lines), None)
     if shown is not None:
         shown.legend(fontsize=8)
-    figure.savefig(target, dpi=110)
+    with whole_file(target) as partial:
+        figure.savefig(partial, dpi=110)

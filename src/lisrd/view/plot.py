@@ -25,6 +25,7 @@ from lisrd.image import as_image
 from lisrd.types import ImageLike, LocalFeatures, Matches
 from lisrd.view.layout import CAPTION, MARGIN, WIDTH, Box, Layout, arrange
 from lisrd.view.tiles import chosen_invariances, tile_weights_of
+from lisrd.whole_file import whole_file
 
 DPI = 100
 #: More lines than this hide the images: of the rest only the ends are drawn.
@@ -71,7 +72,8 @@ def draw_matches(
     _connect(page, layout, features, sizes, matches, inside)
     if has_choice:
         _show_tile_maps(page, layout, features, matches)
-    figure.savefig(path)
+    with whole_file(path) as partial:
+        figure.savefig(partial)
 
 
 def _page(figure: Figure, layout: Layout) -> Axes:

@@ -23,6 +23,7 @@ from lisrd.evaluate.datasets.records import (
     checked_homography,
     require_folder,
 )
+from lisrd.text_files import read_lines
 
 ROW = "image0 image1 h11 h12 h13 h21 h22 h23 h31 h32 h33 [part]"
 
@@ -36,7 +37,7 @@ def homography_pairs(root: Path) -> list[EvaluationPair]:
     table = root / "pairs.txt"
     if not table.is_file():
         raise InputError(f"no {table}: write one row `{ROW}` for each pair")
-    lines = [line.partition("#")[0].split() for line in table.read_text().splitlines()]
+    lines = [line.partition("#")[0].split() for line in read_lines(table)]
     pairs = [_pair(root, words, f"{table}:{number}") for number, words in enumerate(lines, 1) if words]
     if not pairs:
         raise InputError(f"{table} lists no pairs: write one row `{ROW}` for each pair")

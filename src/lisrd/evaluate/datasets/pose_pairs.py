@@ -17,6 +17,7 @@ from lisrd.errors import InputError
 from lisrd.evaluate.datasets.preparation import LongestSide, QuarterTurns, Step
 from lisrd.evaluate.datasets.records import EvaluationImage, EvaluationPair, require_folder
 from lisrd.evaluate.metrics.pose import RelativePose
+from lisrd.text_files import read_lines
 
 ROW = "image0 image1 turns0 turns1 K0(9) K1(9) T_0to1(16)"
 SOURCE = "the SuperGlue repository (lists for ScanNet and YFCC) and the data sets' own project pages (images)"
@@ -35,7 +36,7 @@ def pose_pairs(
     if not table.is_file():
         raise InputError(f"no list of pairs at {table}: rows are `{ROW}`; get it from {SOURCE}")
     resize = (LongestSide(longest_side),) if longest_side else ()
-    lines = [line.split() for line in table.read_text().splitlines()]
+    lines = [line.split() for line in read_lines(table)]
     pairs = [_pair(root, words, f"{table}:{n}", resize) for n, words in enumerate(lines, 1) if words]
     if not pairs:
         raise InputError(f"{table} lists no pairs: rows are `{ROW}`")

@@ -12,6 +12,7 @@ from typing import Any
 
 from lisrd.errors import InputError
 from lisrd.evaluate.datasets.records import EvaluationImage, EvaluationPair, read_homography, require_folder
+from lisrd.text_files import read_lines
 
 LAYOUT = "references/<id>/{day,night}.jpg and images/<id>/*.jpg with a .txt homography beside each"
 SOURCE = "the LISRD project page ('RDNIM dataset')"
@@ -51,5 +52,5 @@ def _scene_pairs(root: Path, scene: Path, part: str) -> list[EvaluationPair]:
 def _time_stamps(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
-    rows = [line.split() for line in path.read_text().splitlines()]
+    rows = [line.split() for line in read_lines(path)]
     return {row[0]: {"date": row[1], "hour": int(row[2]) + int(row[3]) / 60} for row in rows if len(row) == 4}

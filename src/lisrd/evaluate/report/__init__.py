@@ -11,6 +11,7 @@ from lisrd.evaluate.report.markdown import markdown_report
 from lisrd.evaluate.report.page import html_report
 from lisrd.evaluate.report.plots import binned_png
 from lisrd.evaluate.report.words import labels_of
+from lisrd.whole_file import whole_file
 
 __all__ = ["Picture", "html_report", "markdown_report", "write_report"]
 
@@ -19,8 +20,9 @@ def write_report(document: dict[str, Any], out: Path, pictures: Sequence[Picture
     """Write `out`/report.html, `out`/report.md, and `out`/AXIS.png for each curve; returns their paths by name."""
     out.mkdir(parents=True, exist_ok=True)
     page, text = out / "report.html", out / "report.md"
-    page.write_text(html_report(document, pictures), encoding="utf-8")
-    text.write_text(markdown_report(document), encoding="utf-8")
+    for path, content in ((page, html_report(document, pictures)), (text, markdown_report(document))):
+        with whole_file(path) as partial:
+            partial.write_text(content, encoding="utf-8")
     return {"html": str(page), "markdown": str(text), **_curves(document, out)}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from lisrd.train.data.triplets import Triplets
+from lisrd.whole_file import whole_file
 
 _TITLES = ("anchor", "changed", "steady")
 
@@ -30,7 +31,8 @@ def draw_sheet(triplets: Triplets, path: Path | str, rows: int = 8, corresponden
             axis.set_title(_caption(triplets, row, view), fontsize=8)
             axis.set_axis_off()
             _draw_keypoints(axis, triplets.keypoints[view, row], triplets.mask[row], chosen)
-    FigureCanvasAgg(figure).print_png(str(path))
+    with whole_file(path) as partial:
+        FigureCanvasAgg(figure).print_png(str(partial))
 
 
 def _draw_keypoints(axis: Any, keypoints: Tensor, mask: Tensor, chosen: np.ndarray) -> None:
