@@ -1,7 +1,8 @@
 """The numbers of `lisrd.verify.verdict`: python -m benchmarks.calibrate_verdict ROOT [--describers a,b]
 
-ROOT holds `hpatches_style` and `rotated_webcam`. True pairs are those of these sets whose homography came out right
-(verifiable: mean corner error below `RIGHT` pixels); false pairs take two images of different scenes.
+The verdict judges what the geometry stage sees before it refines and guides. ROOT holds `hpatches_style` and
+`rotated_webcam`. True pairs are those of these sets whose homography came out right (verifiable: mean corner error
+below `RIGHT` pixels); false pairs take two images of different scenes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from jaxtyping import Bool, Float
 from lisrd import LISRD, LocalFeatures, match
 from lisrd.evaluate.datasets import load_pairs
 from lisrd.evaluate.datasets.records import EvaluationImage, EvaluationPair
-from lisrd.verify import estimate
+from lisrd.verify import Steps, verify_pair
 from lisrd.verify.geometry import Kind, project
 from lisrd.verify.verdict import evidence
 
@@ -27,6 +28,8 @@ RIGHT = 10.0
 #: Keypoints per image: wrong matches agree by chance the more often, the more there are.
 COUNTS = (500, 2000)
 KINDS: tuple[Kind, ...] = ("homography", "fundamental")
+#: Of the default stage, what comes before the verdict.
+BEFORE_THE_VERDICT = Steps(refine="off", guided="off")
 #: Shares of the false pairs above the lower and of the verifiable true pairs below the upper probability.
 FALSE_YES, FALSE_NO = 0.005, 0.01
 
@@ -43,7 +46,7 @@ class Rows:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path)
-    parser.add_argument("--describers", default="root-sift,upright-root-sift")
+    parser.add_argument("--describers", default="root-sift,upright-root-sift,pyramid")
     parser.add_argument("--false-pairs", type=int, default=200)
     parser.add_argument("--every", type=int, default=4, help="take each n-th of the webcam pairs")
     options = parser.parse_args()
@@ -83,7 +86,8 @@ def measure(
                 known[image.key] = model.describe(image.read()[0], max_keypoints=max(COUNTS))
         for count in COUNTS:
             features0, features1 = (_strongest(known[image.key], count) for image in (image0, image1))
-            found.append((*_row(features0, features1, truth), truth is not None))
+            images = image0.path, image1.path
+            found.append((*_row(images, features0, features1, truth), truth is not None))
     facts = {kind: np.array([row[0][kind] for row in found]) for kind in KINDS}
     return Rows(facts, np.array([row[2] for row in found]), np.array([row[1] for row in found]))
 
@@ -95,15 +99,17 @@ def _strongest(features: LocalFeatures, count: int) -> LocalFeatures:
 
 
 def _row(
-    features0: LocalFeatures, features1: LocalFeatures, truth: EvaluationPair | None
+    images: tuple[Path, Path],
+    features0: LocalFeatures,
+    features1: LocalFeatures,
+    truth: EvaluationPair | None,
 ) -> tuple[dict[Kind, np.ndarray], bool]:
     matches = match(features0, features1)
-    features0, features1 = features0.select(0), features1.select(0)  # matches count without the masked ones
-    points0 = features0.keypoints[0, matches.matches[:, 0]]
-    points1 = features1.keypoints[0, matches.matches[:, 1]]
-    geometries = {kind: estimate(points0, points1, kind, scores=matches.scores) for kind in KINDS}
-    facts = {kind: evidence(geometry, points0, points1) for kind, geometry in geometries.items()}
-    model = geometries["homography"].model
+    found = {
+        kind: verify_pair(*images, features0, features1, matches, kind, BEFORE_THE_VERDICT) for kind in KINDS
+    }
+    facts = {kind: evidence(pair.geometry, pair.points0, pair.points1) for kind, pair in found.items()}
+    model = found["homography"].geometry.model
     return facts, truth is not None and model is not None and _right(model, features0, truth)
 
 

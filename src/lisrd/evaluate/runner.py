@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,15 +18,17 @@ from lisrd.evaluate.cache import FeatureCache, file_name
 from lisrd.evaluate.datasets import load_pairs
 from lisrd.evaluate.datasets.records import EvaluationPair
 from lisrd.evaluate.extremes import extreme_pictures
+from lisrd.evaluate.geometry_rows import geometry_rows
 from lisrd.evaluate.identity import describer_digest, detector_digest
 from lisrd.evaluate.methods import Method, base_of, check_invariances, expand_parts, parse_method
 from lisrd.evaluate.pictures import Picture
 from lisrd.evaluate.predict import Failures, Predictor, image_jobs
 from lisrd.evaluate.score import PairResult, Scorer
 from lisrd.evaluate.selection import selection_analysis
+from lisrd.evaluate.stages import STAGES, GeometryRows
 from lisrd.evaluate.summary import summarise
 from lisrd.evaluate.workers import run_all
-from lisrd.whole_file import whole_file
+from lisrd.verify import Steps
 
 #: Problems that come from the inputs; the others are a method's failures on sound inputs.
 BROKEN_INPUT = ("image", "ground truth", "describer")
@@ -42,6 +45,7 @@ def evaluate(
     limit: int | None = None,
     report: bool = True,
     progress: bool = True,
+    geometry: GeometryRows = "off",
     **options: Any,
 ) -> dict[str, Any]:
     """Compare describers on the pairs of a data set, on the same keypoints (DESIGN section 9's `rows`).
@@ -49,14 +53,15 @@ def evaluate(
     `layout` is one of `lisrd.evaluate.datasets.LAYOUTS` and `options` are its own; `describers` are names as
     in `lisrd.evaluate.methods`. `out` keeps features (a later run goes on from them), `results.json` and, with
     `report`, `report.html` and `report.md`; without it nothing is left on disk. `limit` takes that many
-    pairs, spread evenly over the data set.
+    pairs, spread evenly over the data set. `geometry` adds rows of the geometry stage, see `STAGES`.
 
-    Returns `rows`, `pairs` (scores of every pair), `problems` (each with its `kind`; `BROKEN_INPUT` are the
-    data's), `curves` (over rotation and light), `selection` (what was chosen and what it gained, per bank),
-    `settings`, `seconds` and `files`.
+    Returns `rows`, `geometry` (rows of its own), `pairs` (scores of every pair), `problems` (each with its
+    `kind`; `BROKEN_INPUT` are the data's), `curves` (over rotation and light), `selection` (what was chosen and
+    what it gained, per bank), `settings`, `seconds` and `files`.
     Raises `InputError` for unknown names, an absent data set, or features in `out` that something else made.
     """
     names, digests = _checked_names(describers, detector, max_keypoints)
+    stages = _stages(geometry)
     pairs = _spread(load_pairs(root, layout, **options), limit)
     settings = {
         "root": str(root),
@@ -72,7 +77,7 @@ def evaluate(
         failures = _predict(pairs, names, predictor, workers, progress)
         predicted = time.perf_counter()
         methods = _methods(names, cache, pairs, failures)
-        scorer = Scorer(cache, tuple(methods), max_keypoints, failures)
+        scorer = Scorer(cache, tuple(methods), max_keypoints, failures, stages)
         results = run_all(scorer, pairs, workers, "score", progress)
         seconds = {"predict": predicted - start, "score": time.perf_counter() - predicted}
         document = _document(results, [method.name for method in methods], settings, seconds)
@@ -94,6 +99,12 @@ def _checked_names(
     bases = dict.fromkeys(base_of(name) for name in describers)
     digests = {base: describer_digest(base) for base in bases} | {detector: detector_digest(detector)}
     return list(dict.fromkeys(describers)), digests
+
+
+def _stages(geometry: str) -> dict[str, Steps]:
+    if geometry not in STAGES:
+        raise InputError(f"geometry is {geometry!r}; use {', '.join(STAGES)}")
+    return STAGES[geometry]
 
 
 def _spread(pairs: list[EvaluationPair], limit: int | None) -> list[EvaluationPair]:
@@ -155,6 +166,7 @@ def _document(
     ]
     return {
         "rows": summarise(results, describers),
+        "geometry": geometry_rows(results, describers),
         "problems": problems,
         "curves": binned_scores(results, describers),
         "selection": selection_analysis(results, describers),
@@ -172,6 +184,7 @@ def _written(document: dict[str, Any], out: Path, pictures: Sequence[Picture] | 
         from lisrd.evaluate.report import write_report  # loads matplotlib, which scoring alone need not
 
         document["files"] |= write_report(document, out, pictures)
-    with whole_file(out / "results.json") as partial:
-        partial.write_text(json.dumps(document, indent=1, allow_nan=False))
+    temporary = out / ".results.json"
+    temporary.write_text(json.dumps(document, indent=1, allow_nan=False))
+    os.replace(temporary, out / "results.json")
     return document

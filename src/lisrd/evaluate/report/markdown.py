@@ -5,8 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lisrd.evaluate.report.tables import cells_of, columns_of, parts_of, rows_of
-from lisrd.evaluate.report.words import gain_sentences, labels_of, problem_counts, settings_line, share_text
+from lisrd.evaluate.report.tables import (
+    GEOMETRY_COLUMNS,
+    Column,
+    cells_of,
+    columns_of,
+    geometry_rows_of,
+    parts_of,
+    rows_of,
+)
+from lisrd.evaluate.report.words import (
+    GEOMETRY_LEGEND,
+    gain_sentences,
+    labels_of,
+    problem_counts,
+    settings_line,
+    share_text,
+)
 
 
 def markdown_report(document: dict[str, Any]) -> str:
@@ -21,16 +36,26 @@ def markdown_report(document: dict[str, Any]) -> str:
 
 def _part_section(document: dict[str, Any], part: str) -> str:
     rows = rows_of(document, part)
-    columns = columns_of(rows)
+    section = f"## {part}: {rows[0]['pairs']} pairs\n\n{_number_table(rows, columns_of(rows), ['label'])}"
+    estimates = geometry_rows_of(document, part)
+    if estimates:
+        table = _number_table(estimates, GEOMETRY_COLUMNS, ["label", "estimate"])
+        section += f"\n\n{GEOMETRY_LEGEND}\n\n{table}"
+    return section
+
+
+def _number_table(rows: Sequence[dict[str, Any]], columns: Sequence[Column], names: Sequence[str]) -> str:
+    """Rows named by `names`, then a number of each column with its interval, the best ones bold."""
     formatted = [cells_of(rows, column) for column in columns]
     lines = []
     for k, row in enumerate(rows):
         cells = [column[k] for column in formatted]
         texts = (f"**{cell.text}**" if cell.is_best else cell.text for cell in cells)
         ends = (f" ({cell.interval})" if cell.interval else "" for cell in cells)
-        lines.append([row["label"], *(text + end for text, end in zip(texts, ends, strict=True))])
-    table = _table(["describer", *(column.title for column in columns)], lines)
-    return f"## {part}: {rows[0]['pairs']} pairs\n\n{table}"
+        named = [row[name] for name in names]
+        lines.append([*named, *(text + end for text, end in zip(texts, ends, strict=True))])
+    titles = ["describer", "estimate"][: len(names)]
+    return _table([*titles, *(column.title for column in columns)], lines)
 
 
 def _selection_section(bank: str, found: dict[str, Any]) -> str:

@@ -8,8 +8,23 @@ from typing import Any
 
 from lisrd.evaluate.pictures import Picture
 from lisrd.evaluate.report.plots import binned_plot, mma_plot
-from lisrd.evaluate.report.tables import cells_of, columns_of, parts_of, rows_of
-from lisrd.evaluate.report.words import gain_sentences, labels_of, problem_counts, settings_line, share_text
+from lisrd.evaluate.report.tables import (
+    GEOMETRY_COLUMNS,
+    Column,
+    cells_of,
+    columns_of,
+    geometry_rows_of,
+    parts_of,
+    rows_of,
+)
+from lisrd.evaluate.report.words import (
+    GEOMETRY_LEGEND,
+    gain_sentences,
+    labels_of,
+    problem_counts,
+    settings_line,
+    share_text,
+)
 
 #: Problems listed one by one; the JSON holds all of them.
 MAX_PROBLEMS = 50
@@ -63,16 +78,32 @@ def html_report(document: dict[str, Any], pictures: Sequence[Picture] = ()) -> s
 
 def _part_section(document: dict[str, Any], part: str) -> str:
     rows = rows_of(document, part)
-    columns = columns_of(rows)
-    formatted = [cells_of(rows, column) for column in columns]
-    body = [[_td(escape(row["label"])), *(_number(c[k]) for c in formatted)] for k, row in enumerate(rows)]
     pairs, excluded = rows[0]["pairs"], rows[0]["excluded"]
     detector = rows[0].get("repeatability")
     about = f"{pairs} pairs" + (f", {excluded} excluded" if excluded else "")
     if detector is not None:
         about += f"; the detector repeats {100 * detector:.0f} % of its keypoints, the bound of any recall"
-    table = _table(["describer", *(column.title for column in columns)], body)
-    return f"<p>{about}. {LEGEND}</p>{table}{mma_plot(rows)}"
+    table = _number_table(rows, columns_of(rows), ["label"])
+    estimates = _geometry_table(geometry_rows_of(document, part))
+    return f"<p>{about}. {LEGEND}</p>{table}{estimates}{mma_plot(rows)}"
+
+
+def _geometry_table(rows: Sequence[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    table = _number_table(rows, GEOMETRY_COLUMNS, ["label", "estimate"])
+    return f"<h3>Geometry</h3><p>{escape(GEOMETRY_LEGEND)}</p>{table}"
+
+
+def _number_table(rows: Sequence[dict[str, Any]], columns: Sequence[Column], names: Sequence[str]) -> str:
+    """Rows named by `names`, then a number of each column."""
+    formatted = [cells_of(rows, column) for column in columns]
+    body = [
+        [*(_td(escape(row[name])) for name in names), *(_number(column[k]) for column in formatted)]
+        for k, row in enumerate(rows)
+    ]
+    titles = ["describer", "estimate"][: len(names)]
+    return _table([*titles, *(column.title for column in columns)], body)
 
 
 def _curves_section(document: dict[str, Any]) -> str:

@@ -48,6 +48,14 @@ COLUMNS = (
     Column("milliseconds", "ms", digits=0),
 )
 
+#: Of the rows of the geometry stage, each an estimate of one describer's matches.
+GEOMETRY_COLUMNS = (
+    *(Column(f"accuracy_{t}", f"within {t} px", percent=True, best="high") for t in (1, 3, 5)),
+    *(Column(f"auc_{t}", f"AUC {t} px", percent=True, best="high") for t in (1, 3, 5)),
+    Column("median_error", "error, px", digits=2, best="low"),
+    Column("num_correct", "correct", digits=0, best="high"),
+)
+
 
 def parts_of(document: dict[str, Any]) -> list[str]:
     """The parts in the order of their rows; a data set of one part is shown once, not again as `all`."""
@@ -60,6 +68,13 @@ def rows_of(document: dict[str, Any], part: str) -> list[dict[str, Any]]:
     labels = labels_of(document["settings"]["describers"])
     rows = (row for row in document["rows"] if row["part"] == part)
     return [{**row, "label": labels[row["describer"]], "milliseconds": _milliseconds(row)} for row in rows]
+
+
+def geometry_rows_of(document: dict[str, Any], part: str) -> list[dict[str, Any]]:
+    """The rows of the geometry stage for a part, each with the `label` of its describer; none where not asked for."""
+    labels = labels_of(document["settings"]["describers"])
+    rows = (row for row in document["geometry"] if row["part"] == part)
+    return [{**row, "label": labels[row["describer"]]} for row in rows]
 
 
 def columns_of(rows: Sequence[dict[str, Any]]) -> list[Column]:

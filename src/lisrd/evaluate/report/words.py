@@ -23,6 +23,14 @@ def settings_line(document: dict[str, Any]) -> str:
     )
 
 
+#: What the names of estimates mean, below their table.
+GEOMETRY_LEGEND = (
+    "Homographies whose corners are within so many pixels, and the area under their curve, by OpenCV's plain RANSAC, "
+    "by MAGSAC++, and by the geometry stage (full); + one step: the robust estimate with that step alone. Error: "
+    "median of the matches within 3 px of the truth, where the estimate left them."
+)
+
+
 def labels_of(names: Sequence[str]) -> dict[str, str]:
     """Names without the folders of their weights, as long as they stay different."""
     short = {name: _without_folders(name) for name in names}
