@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from torch import Tensor
 
-from lisrd.cli.console import JsonOption, answer, file_errors, words
+from lisrd.cli.console import JsonOption, answer, words
 from lisrd.cli.pair_answer import document_of, text_of
 from lisrd.cli.policy import (
     ForbidOption,
@@ -27,6 +27,7 @@ from lisrd.model import LISRD, MAX_KEYPOINTS, MatchedPair
 from lisrd.verify import Steps, VerifiedPair, align_images, verify_pair
 from lisrd.verify.geometry import Geometry, Kind
 from lisrd.verify.stopwatch import Stopwatch
+from lisrd.whole_file import whole_file
 
 DescriberOption = Annotated[str, typer.Option(help="Describer: a name, a .safetensors file, or NAME=PATH.")]
 DetectorOption = Annotated[str, typer.Option(help="Detector: sift, or a network of kornia's, NAME[=PATH].")]
@@ -114,14 +115,8 @@ def _save(path: Path, pair: MatchedPair, verified: VerifiedPair) -> None:
     arrays |= {
         name: getattr(verified, name) for name in ("points0", "points1", "uncertainty", "refined", "guided")
     }
-    partial = path.with_name(f".{path.name}.partial")
-    with file_errors("the matches", path):
-        try:
-            with partial.open("wb") as file:
-                np.savez_compressed(file, **arrays)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def _draw(path: Path, images: tuple[Tensor, Tensor], pair: MatchedPair, verified: VerifiedPair) -> None:
@@ -130,8 +125,7 @@ def _draw(path: Path, images: tuple[Tensor, Tensor], pair: MatchedPair, verified
     geometry = verified.geometry
     name = NAMES[geometry.kind] if geometry else ""
     features = pair.features0, pair.features1
-    with file_errors("the picture", path):
-        draw_matches(*images, *features, verified.matches, geometry.inliers, path, name)
+    draw_matches(*images, *features, verified.matches, geometry.inliers, path, name)
 
 
 def _align(path: Path, images: tuple[Tensor, Tensor], geometry: Geometry) -> None:
@@ -140,5 +134,4 @@ def _align(path: Path, images: tuple[Tensor, Tensor], geometry: Geometry) -> Non
             f"no homography to align by{': ' + geometry.reason if geometry.reason else ''}", markup=False
         )
         return
-    with file_errors("the aligned image", path):
-        write_image(path, align_images(*images, geometry.model))
+    write_image(path, align_images(*images, geometry.model))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from lisrd.evaluate.stages import STAGES, GeometryRows
 from lisrd.evaluate.summary import summarise
 from lisrd.evaluate.workers import run_all
 from lisrd.verify import Steps
+from lisrd.whole_file import whole_file
 
 #: Problems that come from the inputs; the others are a method's failures on sound inputs.
 BROKEN_INPUT = ("image", "ground truth", "describer")
@@ -184,7 +184,6 @@ def _written(document: dict[str, Any], out: Path, pictures: Sequence[Picture] | 
         from lisrd.evaluate.report import write_report  # loads matplotlib, which scoring alone need not
 
         document["files"] |= write_report(document, out, pictures)
-    temporary = out / ".results.json"
-    temporary.write_text(json.dumps(document, indent=1, allow_nan=False))
-    os.replace(temporary, out / "results.json")
+    with whole_file(out / "results.json") as partial:
+        partial.write_text(json.dumps(document, indent=1, allow_nan=False))
     return document
