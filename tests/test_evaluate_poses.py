@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
-import skimage.data
 from PIL import Image
 
+from boards import K, camera, view
 from lisrd.describe import build_describer
 from lisrd.errors import InputError
 from lisrd.evaluate import evaluate
@@ -18,8 +17,6 @@ from lisrd.evaluate.datasets import load_pairs
 from lisrd.evaluate.datasets.colmap_model import write_pose_pairs
 from lisrd.evaluate.metrics.pose import RelativePose
 
-WIDTH, HEIGHT = 480, 360
-K = np.array([[600.0, 0, 239.5], [0, 600.0, 179.5], [0, 0, 1]])
 #: The camera as stored, turned clockwise by a quarter: its x axis is the upright one's -y, its y axis the x.
 CLOCKWISE = np.array([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 K_CLOCKWISE = np.array([[600.0, 0, 179.5], [0, 600.0, 239.5], [0, 0, 1]])
@@ -27,28 +24,7 @@ K_CLOCKWISE = np.array([[600.0, 0, 179.5], [0, 600.0, 239.5], [0, 0, 1]])
 
 def motion(degrees: float) -> np.ndarray:
     """A step to the left with a turn about the y axis, and a little of both elsewhere."""
-    T = np.eye(4)
-    T[:3, :3] = cv2.Rodrigues(np.radians([2.0, degrees, -4.0]))[0]
-    T[:3, 3] = [0.6, 0.05, -0.1]
-    return T
-
-
-def board(
-    texture: np.ndarray, corner: list[float], right: list[float], down: list[float], T: np.ndarray
-) -> Any:
-    """The texture on a board in space, as a camera at T sees it, and where it is."""
-    axes = np.array([right, down, corner]).T  # (u, v, 1) of the unit square to the frame of camera 0
-    to_unit = np.diag([1 / texture.shape[1], 1 / texture.shape[0], 1])
-    H = K @ (T[:3, :3] @ axes + np.outer(T[:3, 3], [0, 0, 1])) @ to_unit
-    seen = cv2.warpPerspective(texture, H, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC)
-    return seen, cv2.warpPerspective(np.ones(texture.shape[:2], np.uint8), H, (WIDTH, HEIGHT)) > 0
-
-
-def view(T: np.ndarray) -> np.ndarray:
-    """A wall five metres away, and a tilted board before it."""
-    wall, _ = board(skimage.data.astronaut(), [-3.2, -3.2, 5], [6.4, 0, 0.4], [0, 6.4, 0], T)
-    picture, before = board(skimage.data.coffee(), [-0.9, -0.7, 3], [1.8, 0, 0.5], [0, 1.3, -0.3], T)
-    return np.where(before[..., None], picture, wall)
+    return camera((0.6, 0.05, -0.1), (2.0, degrees, -4.0))
 
 
 def row(name0: str, name1: str, turns1: int, K1: np.ndarray, T: np.ndarray) -> str:
