@@ -87,6 +87,12 @@ def test_the_same_input_gives_the_same_answer(pair: KnownPair, described: Descri
     np.testing.assert_array_equal(first.points1, second.points1)
 
 
+def test_two_images_in_one_call(pair: KnownPair, described: Described) -> None:
+    found = LISRD.from_pretrained("root-sift").verify_images(pair.image0, pair.image1, steps=ESTIMATE_ALONE)
+    alone = verified(pair, described, steps=ESTIMATE_ALONE)
+    np.testing.assert_array_equal(found.geometry.model, alone.geometry.model)
+
+
 def test_other_content_gets_no_guided_matches(pair: KnownPair) -> None:
     import skimage.data
 

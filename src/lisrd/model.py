@@ -15,6 +15,7 @@ from lisrd.detect import Detector, build_detector
 from lisrd.image import as_image
 from lisrd.match import Policy, match
 from lisrd.types import ImageLike, Keypoints, LocalFeatures, Matches
+from lisrd.verify import Steps, VerifiedPair, verify_pair
 
 MAX_KEYPOINTS = 2048
 
@@ -101,3 +102,18 @@ class LISRD:
         features0 = self.describe(image0, **describing)  # type: ignore[arg-type]
         features1 = self.describe(image1, **describing)  # type: ignore[arg-type]
         return MatchedPair(features0, features1, self.match(features0, features1, policy))
+
+    def verify_images(
+        self,
+        image0: ImageLike,
+        image1: ImageLike,
+        model: Literal["homography", "fundamental"] = "homography",
+        steps: Steps = Steps(),
+        policy: Policy = Policy(),
+        **describing: int | bool | None,
+    ) -> VerifiedPair:
+        """Detect, describe, match, and find the model between the images: see `lisrd.verify.verify_pair`."""
+        pixels0, pixels1 = as_image(image0), as_image(image1)
+        pair = self.match_images(pixels0, pixels1, policy, **describing)
+        features = pair.features0, pair.features1
+        return verify_pair(pixels0, pixels1, *features, pair.matches, model, steps, policy)

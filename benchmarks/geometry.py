@@ -1,0 +1,184 @@
+"""What docs/geometry.md says, measured: `python -m benchmarks.geometry [ROOT --describers a,b --out DIR]`.
+
+Without ROOT: errors against known warps, and the seconds of each step. With ROOT, a folder that holds
+`hpatches_style` and `rotated_webcam`: the ablation on real pairs; DIR keeps their features for a later run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skimage.data
+
+from benchmarks.end_to_end import make_photographs
+from benchmarks.known_warps import MILD, Change, KnownPair, corner_error, known_pair
+from benchmarks.timing import Effort, interleaved
+from lisrd import LISRD
+from lisrd.cli.evaluation import split_describers
+from lisrd.evaluate import evaluate
+from lisrd.image import as_image
+from lisrd.verify import Steps, estimate, refine, verify_pair
+from lisrd.verify.stage import ESTIMATE_ALONE
+
+CHANGES = {
+    "nothing": Change(),
+    "noise 5": Change(noise=5),
+    "noise 15": Change(noise=15),
+    "noise 30": Change(noise=30),
+    "blur 1": Change(blur=1),
+    "blur 2": Change(blur=2),
+    "half the light": Change(gain=0.5),
+    "a fifth of the light, noise 5": Change(gain=0.2, noise=5),
+    "offset 40, gain 0.55": Change(gain=0.55, offset=40),
+}
+PHOTOGRAPHS = ("astronaut", "coffee", "chelsea")
+#: Translations that would show a convention that is off by half a pixel.
+SHIFTS = ((0.0, 0.0), (0.5, 0.5), (0.25, -0.4))
+#: Standard deviation of a detector's places, pixels per axis.
+PLACED = 0.7
+PARTS = ("day", "night", "viewpoint", "illumination")
+
+
+def known_pairs(change: Change, H: np.ndarray = MILD) -> Iterator[KnownPair]:
+    """Each photograph under the warp and the change."""
+    for name in PHOTOGRAPHS:
+        yield known_pair(getattr(skimage.data, name)(), H, change)
+
+
+def refinement_error(pair: KnownPair) -> tuple[float, float]:
+    """Share of refined matches, and the median of their errors in pixels; `PLACED` decides where they start."""
+    found = refine(pair.image0, pair.image1, pair.points0, pair.off(pixels=PLACED), model_H=pair.H)
+    error = np.linalg.norm(found.points1 - pair.truth1, axis=1)[found.refined]
+    return float(found.refined.mean()), float(np.median(error)) if len(error) else float("nan")
+
+
+def homography_errors(pair: KnownPair, model: LISRD) -> dict[str, float]:
+    """Corner errors in pixels by plain RANSAC, by the estimate alone, and by the whole stage."""
+    matched = model.match_images(pair.image0, pair.image1)
+    inputs = pair.image0, pair.image1, matched.features0, matched.features1, matched.matches
+    found = {
+        "ransac": estimate(matched.points0, matched.points1, method="ransac", threshold=3.0),
+        "estimate": verify_pair(*inputs, steps=ESTIMATE_ALONE).geometry,
+        "full": verify_pair(*inputs).geometry,
+    }
+    return {name: corner_error(geometry.model, pair.H) for name, geometry in found.items()}
+
+
+def known_warp_table() -> str:
+    """One row per change: the median over the photographs."""
+    model = LISRD.from_pretrained("root-sift")
+    lines = [
+        "| image 1 changed by | refined | error of a match | corners, RANSAC | estimate | whole stage |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, change in CHANGES.items():
+        pairs = list(known_pairs(change))
+        refined, error = np.median([refinement_error(pair) for pair in pairs], axis=0)
+        corners = [homography_errors(pair, model) for pair in pairs]
+        medians = [np.median([one[key] for one in corners]) for key in ("ransac", "estimate", "full")]
+        lines.append(
+            f"| {name} | {100 * refined:.0f} % | {error:.3f} | "
+            + " | ".join(f"{m:.2f}" for m in medians)
+            + " |"
+        )
+    return "\n".join(lines)
+
+
+def bias() -> tuple[float, float]:
+    """Median offset of refined matches in x and y, pixels, under translations by parts of a pixel."""
+    offsets = []
+    for x, y in SHIFTS:
+        H = np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
+        for pair in known_pairs(Change(), H):
+            found = refine(pair.image0, pair.image1, pair.points0, pair.off(pixels=0.3), model_H=H)
+            offsets.append((found.points1 - pair.truth1)[found.refined])
+    along_x, along_y = np.median(np.concatenate(offsets), axis=0)
+    return float(along_x), float(along_y)
+
+
+def stage_seconds(describer: str, max_keypoints: int, effort: Effort) -> dict[str, float]:
+    """Median seconds of describing (both images), matching, and each step of the stage, on 640 x 480 pixels."""
+    model = LISRD.from_pretrained(describer)
+    with tempfile.TemporaryDirectory() as folder:
+        images = tuple(as_image(path) for path in make_photographs(Path(folder), 640, 480))
+        pair = model.match_images(*images, max_keypoints=max_keypoints)
+        keypoints = [model.detector(image, max_keypoints) for image in images]
+        inputs = *images, pair.features0, pair.features1, pair.matches
+        totals = interleaved(
+            {
+                "describe": lambda: [
+                    model.describer.describe(i, k) for i, k in zip(images, keypoints, strict=True)
+                ],
+                "match": lambda: model.match(pair.features0, pair.features1),
+                "estimate": lambda: verify_pair(*inputs, steps=ESTIMATE_ALONE),
+                "refine": lambda: verify_pair(*inputs, steps=Steps("off", "on", "off")),
+                "guided": lambda: verify_pair(*inputs, steps=Steps("off", "on", "on")),
+                "full": lambda: verify_pair(*inputs),
+            },
+            effort,
+        )
+    before = {"refine": "estimate", "guided": "refine"}
+    return {name: total - totals.get(before.get(name, ""), 0.0) for name, total in totals.items()}
+
+
+def ablation(root: Path, describers: Sequence[str], out: Path | None, limit: int | None) -> str:
+    """Tables of all describers over the four parts, on SIFT's keypoints."""
+    rows = []
+    for folder, layout, among in (("hpatches_style", "hpatches", None), ("rotated_webcam", "rdnim", limit)):
+        kept = None if out is None else out / folder
+        document = evaluate(
+            root / folder, layout, describers, out=kept, limit=among, report=False, geometry="ablation"
+        )
+        rows += [row for row in document["geometry"] if row["part"] in PARTS]
+    return ablation_table(rows)
+
+
+def ablation_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Per describer and estimate: shares within 1 / 3 / 5 px (the interval of 3), and the error of matches."""
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows:
+        low, high = row["interval"]["accuracy_3"]
+        shares = " / ".join(f"{100 * row[f'accuracy_{t}']:.0f}" for t in (1, 3, 5))
+        key = row["describer"].partition("=")[0], row["estimate"]
+        cells.setdefault(key, {})[row["part"]] = (
+            f"{shares} ({100 * low:.0f}-{100 * high:.0f}); {row['median_error']:.2f}"
+        )
+    pairs = {row["part"]: row["pairs"] for row in rows}
+    lines = [
+        "| describer | estimate | "
+        + " | ".join(f"{p}, {pairs[p]} pairs" for p in PARTS if p in pairs)
+        + " |",
+        "| --- | --- |" + " --- |" * len(pairs),
+    ]
+    for (describer, name), values in cells.items():
+        of_parts = " | ".join(values.get(part, "") for part in PARTS if part in pairs)
+        lines.append(f"| {describer} | {name} | {of_parts} |")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.geometry", description=__doc__)
+    parser.add_argument("root", type=Path, nargs="?")
+    parser.add_argument("--describers", default="root-sift,pyramid", help="names, separated by commas")
+    parser.add_argument("--out", type=Path, help="keep features and scores here")
+    parser.add_argument("--limit", type=int, help="so many webcam pairs, spread evenly")
+    options = parser.parse_args(arguments)
+    if options.root:
+        print(ablation(options.root, split_describers(options.describers), options.out, options.limit))
+        return
+    print(f"{known_warp_table()}\n")
+    print("bias of refined matches: {:+.4f}, {:+.4f} px\n".format(*bias()))
+    for keypoints in (1000, 2048):
+        seconds = stage_seconds("pyramid", keypoints, Effort(clock=time.process_time))
+        stages = ", ".join(f"{name} {1000 * value:.0f} ms" for name, value in seconds.items())
+        print(f"pyramid, {keypoints} keypoints, CPU time: {stages}")
+
+
+if __name__ == "__main__":
+    main()
