@@ -44,7 +44,7 @@ def weights(tmp_path: Path) -> Path:
 
 def settings(**optimiser: object) -> TrainingConfig:
     return TrainingConfig(
-        network=replace(SMALL, meta_width=8, meta_dim=4),
+        network=replace(SMALL, num_clusters=4),
         data=DataConfig((SourceConfig("images", "."),), 64, 96, num_keypoints=32, min_keypoints=8),
         loss=LossConfig(selection_weight=0.2),
         optimiser=OptimiserConfig(**optimiser),  # type: ignore[arg-type]
@@ -54,8 +54,8 @@ def settings(**optimiser: object) -> TrainingConfig:
 
 def test_descriptors_start_where_other_weights_ended(weights: Path) -> None:
     torch.manual_seed(0)
-    network = PyramidNetwork(replace(SMALL, meta_width=8, meta_dim=4))
-    own = {n: t.clone() for n, t in network.state_dict().items() if n.startswith("meta_heads.")}
+    network = PyramidNetwork(replace(SMALL, num_clusters=4))
+    own = {n: t.clone() for n, t in network.state_dict().items() if n.startswith("meta.")}
     told = start_from(network, weights)
     assert told["steps"] == 5
     assert told["minutes"] == 1.5
@@ -78,7 +78,7 @@ def test_selection_alone_leaves_the_descriptors(photographs: Path, weights: Path
     run.fit()
     moved = {n for n, t in run.network.state_dict().items() if not torch.equal(t, before[n])}
     assert moved
-    assert all(name.startswith(("meta.", "meta_heads.")) for name in moved)
+    assert all(name.startswith("meta.") for name in moved)
     assert run.provenance()["started_from"]["steps"] == 5
 
 

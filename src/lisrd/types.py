@@ -74,6 +74,8 @@ class Selection:
     added to it, one number per invariance. `rotation_variant` marks the descriptors that exist in four turns.
     `tile_sampling` says how a keypoint takes the meta descriptors of the tiles around it: "bilinear", "nearest" (its
     own tile's: LISRD-SIFT), or "reference" (bilinear in the released code's convention, see `lisrd.coordinates`).
+    `agreement_gain` times the share of mutual nearest neighbours that an invariance has over the pair is added as well
+    (`lisrd.match.agreement`); 0 is the paper's formula.
     """
 
     invariances: tuple[str, ...]
@@ -81,6 +83,7 @@ class Selection:
     bias: tuple[float, ...] | None = None
     rotation_variant: tuple[bool, ...] | None = None
     tile_sampling: TileSampling = "bilinear"
+    agreement_gain: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -29,10 +29,9 @@ class PyramidConfig:
     head_width: int = 192
     descriptor_dim: int = 128
     num_clusters: int = 8
-    meta_width: int = 0  # hidden units of the meta descriptors' own heads; 0: NetVLAD aggregates the descriptors
-    meta_dim: int = 64  # of what the own heads give NetVLAD
     tiles_per_side: int = 3
     meta_spacing: float = 16.0  # pixels between the places that NetVLAD aggregates
+    agreement_gain: float = 40.0  # of the pair's agreement in the selection, see `lisrd.match.agreement`
 
     def __post_init__(self) -> None:
         if self.turns not in (1, NUM_TURNS):
@@ -54,13 +53,7 @@ class PyramidNetwork(nn.Module):
             Head(config.trunk_width, config.head_width, config.descriptor_dim, config.turns)
             for _ in self.invariances
         )
-        self.meta_heads = nn.ModuleList(
-            Head(config.trunk_width, config.meta_width, config.meta_dim, config.turns)
-            for _ in self.invariances
-            if config.meta_width
-        )
-        aggregated = config.meta_dim if config.meta_width else config.descriptor_dim
-        self.meta = MetaDescriptors(len(self.invariances), aggregated, config.num_clusters)
+        self.meta = MetaDescriptors(len(self.invariances), config.descriptor_dim, config.num_clusters)
 
     @property
     def num_turns(self) -> int:
@@ -74,7 +67,8 @@ class PyramidNetwork(nn.Module):
     def selection(self) -> Selection:
         """Only a network with turns has descriptors that can be turned."""
         turnable = self.rotation_variant if self.config.turns > 1 else None
-        return self.meta.selection(tuple(i.name for i in self.invariances), turnable)
+        selection = self.meta.selection(tuple(i.name for i in self.invariances), turnable)
+        return replace(selection, agreement_gain=self.config.agreement_gain)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PyramidField:
         """The field of RGB images in [0, 1], of any size."""
@@ -85,43 +79,9 @@ class PyramidNetwork(nn.Module):
         self, trunk: Float[Tensor, "B N trunk"], kinds: Sequence[int], turn: Turn = 0
     ) -> Float[Tensor, "B N K D"]:
         """Descriptors of the invariances `kinds` from trunk features, read at `turn`."""
-        return self._read(self.heads, trunk, kinds, turn)
-
-    def describe_trunk_in_all_turns(
-        self, trunk: Float[Tensor, "B N trunk"]
-    ) -> tuple[Float[Tensor, "B N V D"], Float[Tensor, "B N 3 R D"]]:
-        """`describe_trunk` of every kind at turn 0, and of the R rotation variant kinds at turns 1, 2, 3."""
-        return self._read_in_all_turns(self.heads, trunk)
-
-    def meta_of(
-        self, grid_trunk: Float[Tensor, "B P trunk"], kinds: Sequence[int], turn: Turn = 0
-    ) -> Float[Tensor, "B K T T C"]:
-        """Meta descriptors of the invariances `kinds` from trunk features on the grid of every tile."""
-        descriptors = self._read(self._aggregated_heads, grid_trunk, kinds, turn).float()
-        if not self.config.meta_width:  # the selection weighs the descriptors, it does not shape them
-            descriptors = descriptors.detach()
-        return self._aggregate(descriptors, kinds)
-
-    def meta_of_all_turns(
-        self, grid_trunk: Float[Tensor, "B P trunk"]
-    ) -> tuple[Float[Tensor, "B V T T C"], Float[Tensor, "B 3 R T T C"]]:
-        """`meta_of` of every kind at turn 0, and of the R rotation variant kinds at turns 1, 2, 3."""
-        upright, turned = self._read_in_all_turns(self._aggregated_heads, grid_trunk)
-        variant = [kind for kind, is_variant in enumerate(self.rotation_variant) if is_variant]
-        metas = [self._aggregate(at_one_turn, variant) for at_one_turn in turned.unbind(2)]
-        return self._aggregate(upright, range(len(self.invariances))), torch.stack(metas, dim=1)
-
-    @property
-    def _aggregated_heads(self) -> nn.ModuleList:
-        """The heads whose descriptors NetVLAD aggregates."""
-        return self.meta_heads if self.config.meta_width else self.heads
-
-    def _read(
-        self, heads: nn.ModuleList, trunk: Float[Tensor, "B N trunk"], kinds: Sequence[int], turn: Turn
-    ) -> Float[Tensor, "B N K D"]:
         descriptors = []
         for kind in kinds:
-            head = heads[kind]
+            head = self.heads[kind]
             assert isinstance(head, Head)
             if self.rotation_variant[kind]:
                 descriptors.append(head.variant(trunk, turn))
@@ -129,12 +89,13 @@ class PyramidNetwork(nn.Module):
                 descriptors.append(head.invariant(trunk))
         return torch.stack(descriptors, dim=2)
 
-    def _read_in_all_turns(
-        self, heads: nn.ModuleList, trunk: Float[Tensor, "B N trunk"]
+    def describe_trunk_in_all_turns(
+        self, trunk: Float[Tensor, "B N trunk"]
     ) -> tuple[Float[Tensor, "B N V D"], Float[Tensor, "B N 3 R D"]]:
+        """`describe_trunk` of every kind at turn 0, and of the R rotation variant kinds at turns 1, 2, 3."""
         upright, turned = [], []
         for kind, is_variant in enumerate(self.rotation_variant):
-            head = heads[kind]
+            head = self.heads[kind]
             assert isinstance(head, Head)
             descriptors = head.all_turns(trunk, is_variant)
             upright.append(descriptors[:, :, 0])
@@ -142,13 +103,12 @@ class PyramidNetwork(nn.Module):
                 turned.append(descriptors[:, :, 1:])
         return torch.stack(upright, dim=2), torch.stack(turned, dim=3)
 
-    def _aggregate(
-        self, descriptors: Float[Tensor, "B P K D"], kinds: Sequence[int]
+    def aggregate(
+        self, descriptors: Float[Tensor, "B tiles P K D"], kinds: Sequence[int]
     ) -> Float[Tensor, "B K T T C"]:
-        """NetVLAD of each tile's part of the grid."""
+        """Meta descriptors of the invariances `kinds` from descriptors on the grid of each tile."""
         T = self.config.tiles_per_side
-        in_tiles = descriptors.unflatten(1, (T * T, -1))
-        vlads = [self.meta.vlads[kind](in_tiles[..., k, :]) for k, kind in enumerate(kinds)]
+        vlads = [self.meta.vlads[kind](descriptors[..., k, :]) for k, kind in enumerate(kinds)]
         return torch.stack(vlads, dim=1).unflatten(2, (T, T))
 
 
@@ -187,9 +147,11 @@ class PyramidField:
         return self.network.describe_trunk(self.trunk_at(keypoints.xy), self.all_kinds, turn)
 
     def meta(self, turn: Turn = 0) -> Float[Tensor, "B V T T C"]:
-        with torch.no_grad():  # what the meta descriptors learn stays in their own heads and clusters
-            grid_trunk = self.grid_trunk
-        return self.network.meta_of(grid_trunk, self.all_kinds, turn)
+        network = self.network
+        with torch.no_grad():  # the selection weighs the descriptors, it does not shape them
+            descriptors = network.describe_trunk(self.grid_trunk, self.all_kinds, turn).float()
+        tiles = network.config.tiles_per_side**2
+        return network.aggregate(descriptors.unflatten(1, (tiles, -1)), self.all_kinds)
 
     def at_all_turns(
         self, keypoints: Keypoints
@@ -197,7 +159,12 @@ class PyramidField:
         return self.network.describe_trunk_in_all_turns(self.trunk_at(keypoints.xy))
 
     def meta_all_turns(self) -> tuple[Float[Tensor, "B V T T C"], Float[Tensor, "B 3 R T T C"]]:
-        return self.network.meta_of_all_turns(self.grid_trunk)
+        network = self.network
+        tiles = network.config.tiles_per_side**2
+        upright, turned = network.describe_trunk_in_all_turns(self.grid_trunk)
+        variant = [kind for kind, is_variant in enumerate(network.rotation_variant) if is_variant]
+        metas = [network.aggregate(one.unflatten(1, (tiles, -1)), variant) for one in turned.unbind(2)]
+        return network.aggregate(upright.unflatten(1, (tiles, -1)), self.all_kinds), torch.stack(metas, dim=1)
 
     def trunk_at(self, xy: Float[Tensor, "B N 2"]) -> Float[Tensor, "B N trunk"]:
         """Trunk features at pixels of the original image."""

@@ -21,6 +21,7 @@ class SelectorConfig:
     descriptor_dim: int = 128  # of the widest member
     num_clusters: int = 8
     tiles_per_side: int = 3
+    agreement_gain: float = 40.0  # of the pair's agreement in the selection, see `lisrd.match.agreement`
 
     def __post_init__(self) -> None:
         if len(self.members) < 2 or len(self.members) != len(self.invariances):
@@ -45,7 +46,8 @@ class Selector(nn.Module):
 
     @property
     def selection(self) -> Selection:
-        return replace(self.meta.selection(self.config.invariances), tile_sampling="nearest")
+        selection = self.meta.selection(self.config.invariances)
+        return replace(selection, tile_sampling="nearest", agreement_gain=self.config.agreement_gain)
 
     def forward(
         self,

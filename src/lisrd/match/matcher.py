@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lisrd.errors import InputError
 from lisrd.match import fused
+from lisrd.match.agreement import agreement
 from lisrd.match.nearest import Nearest, mutual, nearest_in_tiles
 from lisrd.match.policy import Policy
 from lisrd.match.selection import meta_factors, tile_weights
@@ -126,9 +127,8 @@ class _Scorer:
         thin0, thin1 = _thin(features0, features1, kinds)
         sharpness = 1 / (math.log(2) * (policy.temperature or selection.temperature))
         bias = [
-            (selection.bias[v] if selection.bias else 0.0) / math.log(2)
-            + math.log2(policy.prior.get(selection.invariances[v], 1.0))
-            for v in kinds
+            evidence / math.log(2) + math.log2(policy.prior.get(selection.invariances[v], 1.0))
+            for v, evidence in zip(kinds, _evidence(features0, features1, kinds, policy), strict=True)
         ]
         # Softmax forgets a common offset; under this one no exponent exceeds _TOP.
         top, bottom = max(bias) + sharpness, min(bias) - sharpness
@@ -212,6 +212,18 @@ class _Scorer:
         if self.selection == "hard":
             weights = torch.zeros_like(weights).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
         return (similarity * weights).sum(1), weights
+
+
+def _evidence(
+    features0: LocalFeatures, features1: LocalFeatures, kinds: list[int], policy: Policy
+) -> list[float]:
+    """What speaks for each invariance anywhere in the pair: its learned bias, and how well it explains the pair."""
+    selection = features0.selection
+    bias = [selection.bias[v] if selection.bias else 0.0 for v in kinds]
+    if not selection.agreement_gain or len(kinds) == 1 or policy.selection == "mean":
+        return bias
+    shares = agreement(features0, features1, kinds).tolist()
+    return [b + selection.agreement_gain * share for b, share in zip(bias, shares, strict=True)]
 
 
 def _thin(

@@ -62,10 +62,10 @@ def invariance_weights(
     thin0: Float[Tensor, "*batch V N0 K"],
     thin1: Float[Tensor, "*batch V N1 K"],
     sharpness: float | Tensor,
-    bias: Float[Tensor, " V"],
+    bias: Float[Tensor, "*batch V"],
 ) -> Float[Tensor, "*batch V N0 N1"]:
-    """Softmax over the invariances; `sharpness` is 1 / temperature."""
-    logits = (thin0 * sharpness) @ thin1.transpose(-1, -2) + bias[:, None, None]
+    """Softmax over the invariances; `sharpness` is 1 / temperature, `bias` is one for all pairs or each pair's own."""
+    logits = (thin0 * sharpness) @ thin1.transpose(-1, -2) + bias[..., None, None]
     return logits.softmax(dim=-3)
 
 

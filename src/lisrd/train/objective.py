@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lisrd.describe.field import DescriptorField
 from lisrd.describe.weights import Network
 from lisrd.invariance import ILLUMINATION, ROTATION, Invariance
+from lisrd.match.agreement import mutual_shares
 from lisrd.match.selection import (
     descriptor_similarity,
     invariance_weights,
@@ -32,6 +33,7 @@ from lisrd.train.losses import (
     triplet_loss,
     variant_loss,
 )
+from lisrd.train.pair_softmax import dual_softmax_of_descriptors
 from lisrd.types import Keypoints
 
 
@@ -112,20 +114,18 @@ class TripletObjective(nn.Module):
         d0, d1, d2 = views.descriptors
         k0, k1, k2 = triplets.keypoints
         must_match = self.must_match(triplets, residual)
-        changed = descriptor_similarity(d0, d1)
         ignored = ignored_negatives(k0, k1, triplets.mask, config.ignore_radius)
-        parts = {"invariant": self._matching(changed, ignored, triplets.mask, must_match)}
+        parts = {"invariant": self._matching(d0, d1, ignored, triplets.mask, must_match)}
         if config.steady_weight:
-            steady = descriptor_similarity(d0, d2)
             steady_ignored = ignored_negatives(k0, k2, triplets.mask, config.ignore_radius)
-            parts["steady"] = self._matching(
-                steady, steady_ignored, triplets.mask, torch.ones_like(must_match)
-            )
+            every_kind = torch.ones_like(must_match)
+            parts["steady"] = self._matching(d0, d2, steady_ignored, triplets.mask, every_kind)
         if config.variant_weight:
             parts["variant"] = self._variant((d0 * d2).sum(-1), (d0 * d1).sum(-1), triplets, residual)
         if config.meta_weight or config.selection_weight:
-            weights = selection_weights(network, views.meta[0], views.meta[1], triplets)
-            parts["meta"] = self._meta(weights, changed.detach(), ignored, triplets)
+            changed = descriptor_similarity(d0.detach(), d1.detach())
+            weights = selection_weights(network, views.meta[0], views.meta[1], changed, triplets)
+            parts["meta"] = self._meta(weights, changed, ignored, triplets)
             parts["selection"] = self._selection(weights, triplets, residual)
         if taught is not None:
             parts["teacher"] = self._teacher(views, taught, triplets.mask, must_match)
@@ -145,13 +145,20 @@ class TripletObjective(nn.Module):
 
     def _matching(
         self,
-        similarity: Float[Tensor, "B V N N"],
+        descriptors0: Float[Tensor, "B N V D"],
+        descriptors1: Float[Tensor, "B N V D"],
         ignored: Bool[Tensor, "B N N"],
         mask: Bool[Tensor, "B N"],
         chosen: Bool[Tensor, "B V"],
     ) -> Float[Tensor, ""]:
+        """The mean matching loss of the chosen pairs of an image and a kind."""
         image, kind = chosen.nonzero(as_tuple=True)
-        loss = self._pair_loss(similarity[image, kind].float(), ignored[image])
+        if self.config.matching == "triplet":
+            similarity = descriptor_similarity(descriptors0, descriptors1)[image, kind].float()
+            loss = triplet_loss(similarity, ignored[image])
+        else:
+            sharpness = self.log_sharpness.exp()
+            loss = dual_softmax_of_descriptors(descriptors0, descriptors1, ignored, chosen, sharpness)
         return masked_mean(loss, mask[image])
 
     def _pair_loss(
@@ -219,9 +226,10 @@ def selection_weights(
     network: Network,
     meta0: Float[Tensor, "B V T T C"],
     meta1: Float[Tensor, "B V T T C"],
+    similarity: Float[Tensor, "B V N N"],
     triplets: Triplets,
 ) -> Float[Tensor, "B V N N"]:
-    """Invariance weights of all keypoint pairs of images 0 and 1, differentiable."""
+    """Invariance weights of all keypoint pairs of images 0 and 1, differentiable; the pair's agreement is given."""
     height, width = triplets.images.shape[-2:]
     size = meta0.new_tensor([[width, height]]).expand(len(meta0), 2)
     tiles = network.config.tiles_per_side
@@ -229,7 +237,12 @@ def selection_weights(
         tile_weights(k.to(meta0.dtype), size, tiles, network.tile_sampling) for k in triplets.keypoints[:2]
     )
     thin0, thin1 = meta_factors(meta0, meta1, weights0, weights1)
-    return invariance_weights(thin0, thin1, network.meta.log_sharpness.exp(), network.meta.bias)
+    bias = network.meta.bias
+    gain = network.selection.agreement_gain
+    if gain:
+        present = triplets.mask.unsqueeze(1).expand(similarity.shape[:3])
+        bias = bias + gain * mutual_shares(similarity.detach().float(), present, present)
+    return invariance_weights(thin0, thin1, network.meta.log_sharpness.exp(), bias)
 
 
 def _column(kinds: tuple[Invariance, ...], factor: object) -> Bool[Tensor, " V"]:

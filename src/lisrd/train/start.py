@@ -10,8 +10,8 @@ from torch import nn
 from lisrd.describe.weights import fingerprint, load_network, read_metadata
 from lisrd.errors import InputError
 
-#: Parameters of the selection start with one of these; the others shape the descriptors.
-_SELECTION = ("meta.", "meta_heads.")
+#: Parameters of the selection start with this; the others shape the descriptors.
+_SELECTION = "meta."
 
 
 def start_from(network: nn.Module, weights: str | Path) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def _scores(network: Network, triplets: Triplets) -> list[dict[str, float]]:
     turn = choose_turns(network, triplets)
     views = read_views(network, triplets, turn, triplets.angle)
     similarity = descriptor_similarity(views.descriptors[0], views.descriptors[1])
-    weights = selection_weights(network, views.meta[0], views.meta[1], triplets)
+    weights = selection_weights(network, views.meta[0], views.meta[1], similarity, triplets)
     hard = torch.zeros_like(weights).scatter_(1, weights.argmax(1, keepdim=True), 1.0)
     names = [kind.name for kind in network.invariances]
     scores = {name: matching_score(similarity[:, v], triplets.mask) for v, name in enumerate(names)}
