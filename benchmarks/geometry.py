@@ -23,7 +23,7 @@ from lisrd import LISRD
 from lisrd.cli.evaluation import split_describers
 from lisrd.evaluate import evaluate
 from lisrd.image import as_image
-from lisrd.verify import Steps, estimate, refine, verify_pair
+from lisrd.verify import Geometry, Steps, VerifiedPair, estimate, refine, verify_pair
 from lisrd.verify.stage import ESTIMATE_ALONE
 
 CHANGES = {
@@ -61,11 +61,15 @@ def refinement_error(pair: KnownPair) -> tuple[float, float]:
 def homography_errors(pair: KnownPair, model: LISRD) -> dict[str, float]:
     """Corner errors in pixels by plain RANSAC, by the estimate alone, and by the whole stage."""
     matched = model.match_images(pair.image0, pair.image1)
-    inputs = pair.image0, pair.image1, matched.features0, matched.features1, matched.matches
+    features = matched.features0, matched.features1
+
+    def verify(steps: Steps) -> Geometry:
+        return verify_pair(pair.image0, pair.image1, *features, matched.matches, steps=steps).geometry
+
     found = {
         "ransac": estimate(matched.points0, matched.points1, method="ransac", threshold=3.0),
-        "estimate": verify_pair(*inputs, steps=ESTIMATE_ALONE).geometry,
-        "full": verify_pair(*inputs).geometry,
+        "estimate": verify(ESTIMATE_ALONE),
+        "full": verify(Steps()),
     }
     return {name: corner_error(geometry.model, pair.H) for name, geometry in found.items()}
 
@@ -106,23 +110,24 @@ def stage_seconds(describer: str, max_keypoints: int, effort: Effort) -> dict[st
     """Median seconds of describing (both images), matching, and each step of the stage, on 640 x 480 pixels."""
     model = LISRD.from_pretrained(describer)
     with tempfile.TemporaryDirectory() as folder:
-        images = tuple(as_image(path) for path in make_photographs(Path(folder), 640, 480))
-        pair = model.match_images(*images, max_keypoints=max_keypoints)
-        keypoints = [model.detector(image, max_keypoints) for image in images]
-        inputs = *images, pair.features0, pair.features1, pair.matches
-        totals = interleaved(
-            {
-                "describe": lambda: [
-                    model.describer.describe(i, k) for i, k in zip(images, keypoints, strict=True)
-                ],
-                "match": lambda: model.match(pair.features0, pair.features1),
-                "estimate": lambda: verify_pair(*inputs, steps=ESTIMATE_ALONE),
-                "refine": lambda: verify_pair(*inputs, steps=Steps("off", "on", "off")),
-                "guided": lambda: verify_pair(*inputs, steps=Steps("off", "on", "on")),
-                "full": lambda: verify_pair(*inputs),
-            },
-            effort,
-        )
+        image0, image1 = (as_image(path) for path in make_photographs(Path(folder), 640, 480))
+    pair = model.match_images(image0, image1, max_keypoints=max_keypoints)
+    keypoints = [(image, model.detector(image, max_keypoints)) for image in (image0, image1)]
+
+    def verify(steps: Steps) -> VerifiedPair:
+        return verify_pair(image0, image1, pair.features0, pair.features1, pair.matches, steps=steps)
+
+    totals = interleaved(
+        {
+            "describe": lambda: [model.describer.describe(*described) for described in keypoints],
+            "match": lambda: model.match(pair.features0, pair.features1),
+            "estimate": lambda: verify(ESTIMATE_ALONE),
+            "refine": lambda: verify(Steps("off", "on", "off")),
+            "guided": lambda: verify(Steps("off", "on", "on")),
+            "full": lambda: verify(Steps()),
+        },
+        effort,
+    )
     before = {"refine": "estimate", "guided": "refine"}
     return {name: total - totals.get(before.get(name, ""), 0.0) for name, total in totals.items()}
 

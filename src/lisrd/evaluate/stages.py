@@ -56,13 +56,13 @@ def score_stages(
     if matched is None:
         return found | {name: {"corner_error": None, **known} for name in stages}
     features, policy = matcher.features(method), matcher.policy(method, matched)
-    images = [PreparedImage.of(image.read()[0]) for image in (matcher.pair.image0, matcher.pair.image1)]
+    image0, image1 = (PreparedImage.of(i.read()[0]) for i in (matcher.pair.image0, matcher.pair.image1))
     for name, steps in stages.items():
         if (
             method.four_rotations
         ):  # image 1 was matched as another picture, whose descriptors do not guide here
             steps = replace(steps, guided="off")
-        verified = verify_pair(*images, *features, matched.matches, steps=steps, policy=policy)
+        verified = verify_pair(image0, image1, *features, matched.matches, steps=steps, policy=policy)
         found[name] = _scores(common, verified)
     return found
 

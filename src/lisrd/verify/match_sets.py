@@ -18,11 +18,12 @@ def contained(matches: Matches, others: Matches) -> Bool[np.ndarray, "S"]:
 
 def joined(first: Matches, second: Matches) -> Matches:
     """The matches of both, one after the other."""
-    parts = {
-        name: torch.cat([getattr(first, name), getattr(second, name)])
-        for name in ("matches", "scores", "invariance_weights")
-    }
-    return replace(first, **parts)
+    return replace(
+        first,
+        matches=torch.cat([first.matches, second.matches]),
+        scores=torch.cat([first.scores, second.scores]),
+        invariance_weights=torch.cat([first.invariance_weights, second.invariance_weights]),
+    )
 
 
 def touching(matches: Matches, chosen: Bool[np.ndarray, "S"]) -> Bool[np.ndarray, "S"]:
