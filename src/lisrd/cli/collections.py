@@ -50,7 +50,7 @@ def extract(
     from lisrd.describe import build_describer
 
     built = build_describer(describer, device, precision)  # type: ignore[arg-type]
-    with _progress("images") as advance:
+    with progress("images") as advance:
         report = scale.extract(
             images,
             output,
@@ -66,7 +66,7 @@ def extract(
         f"{report.described} described, {report.skipped} there before, {len(report.broken)} broken: {output}"
     )
     answer({**asdict(report), "output": str(output)}, json, text)
-    _list_broken(report.broken)
+    list_broken(report.broken)
 
 
 def pairs(
@@ -112,11 +112,11 @@ def match_pairs(
 
     policy = build_policy(selection, turn, only, forbid, prior, ratio)
     runner = build_engine(engine, workers, ray_address)
-    with _progress("pairs") as advance:
+    with progress("pairs") as advance:
         report = scale.match_pairs(features, pairs, output, policy, advance, engine=runner)
     text = f"{report.matched} matched, {report.skipped} there before, {len(report.broken)} broken: {output}"
     answer({**asdict(report), "output": str(output)}, json, text)
-    _list_broken(report.broken)
+    list_broken(report.broken)
 
 
 def colmap(
@@ -133,7 +133,7 @@ def colmap(
     from lisrd.adapters.colmap import reconstruct
     from lisrd.describe import build_describer
 
-    with _progress("images, then pairs") as advance:
+    with progress("images, then pairs") as advance:
         report = reconstruct(
             images,
             output,
@@ -149,17 +149,18 @@ def colmap(
         f"{report.registered} of {report.images} images registered, {report.points} points{error}: {output}"
     )
     answer(report.as_dict(), json, text)
-    _list_broken(report.broken)
+    list_broken(report.broken)
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    with Progress(console=words) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, moved by calling it with what is done and all there is."""
+    with Progress(console=words) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _list_broken(broken: list[tuple[str, str]]) -> None:
+def list_broken(broken: list[tuple[str, str]]) -> None:
     """Name the broken inputs and end with the exit code that says so."""
     for name, reason in broken:
         words.print(f"broken: {name}: {reason}", markup=False)

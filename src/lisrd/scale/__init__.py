@@ -1,7 +1,7 @@
 """Whole collections of images: features, pairs and matches in files that resume and survive being killed."""
 
 from lisrd.scale.extract import ExtractReport, extract
-from lisrd.scale.layout import names_to_pair, read_features
+from lisrd.scale.layout import names_to_pair, read_features, read_matches
 from lisrd.scale.match_pairs import MatchReport, match_pairs
 from lisrd.scale.pairs import (
     exhaustive_pairs,
@@ -25,6 +25,7 @@ __all__ = [
     "match_pairs",
     "names_to_pair",
     "read_features",
+    "read_matches",
     "read_pairs",
     "sequential_pairs",
     "similar_pairs",

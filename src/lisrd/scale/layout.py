@@ -96,9 +96,15 @@ def selection_bytes(selection: Selection) -> Tensor:
 
 def selection_from_bytes(values: np.ndarray | Tensor) -> Selection:
     """What `selection_bytes` wrote, also after its numbers were made floats."""
-    content: dict[str, Any] = json.loads(bytes(torch.as_tensor(values).to(torch.uint8).tolist()))
-    content = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
-    return Selection(**content)
+    try:
+        content = dict(json.loads(bytes(torch.as_tensor(values).to(torch.uint8).tolist())))
+        return Selection(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+        )
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"a selection of another version, or a damaged one ({error}); extract again"
+        ) from None
 
 
 def selection_attributes(selection: Selection) -> dict[str, Any]:
@@ -121,13 +127,58 @@ def read_features(file: h5py.File | Path | str, name: str) -> LocalFeatures:
         raise InputError(f"{file.filename} has no features of {name}; {hint}")
     try:
         return features_from_datasets({key: dataset[()] for key, dataset in file[name].items()})
-    except InputError as error:
+    except (
+        InputError,
+        LookupError,
+        RuntimeError,
+    ) as error:  # of our checks, or of arrays that do not fit together
         raise InputError(f"{file.filename}, {name}: {error}") from None
 
 
 def names_to_pair(name0: str, name1: str) -> str:
     """The group of a pair: slashes in names become hyphens."""
     return f"{name0.replace('/', '-')}/{name1.replace('/', '-')}"
+
+
+def stored_direction(path: Path | str, pair: tuple[str, str]) -> tuple[str, str]:
+    """The pair or its reverse, whichever a matches file has.
+
+    Raises:
+        InputError: no such file, or the pair in neither direction.
+    """
+    with open_h5(Path(path)) as file:
+        for names in (pair, pair[::-1]):
+            if names_to_pair(*names) in file:
+                return names
+    raise InputError(f"{path} has no matches of {' and '.join(pair)}; match them with `lisrd match-pairs`")
+
+
+def read_matches(path: Path | str, name0: str, name1: str, num_keypoints1: int) -> Matches:
+    """The matches of one pair; image 1 has `num_keypoints1` keypoints, which a matches file does not tell.
+
+    Raises:
+        InputError: no such file, or no such pair in it in this direction.
+    """
+    with open_h5(Path(path)) as file:
+        key = names_to_pair(name0, name1)
+        if key not in file:
+            raise InputError(
+                f"{path} has no matches of {name0} and {name1}; match them with `lisrd match-pairs`"
+            )
+        matches0, scores, weights = (
+            torch.from_numpy(file[key][name][()])
+            for name in ("matches0", "matching_scores0", "invariance_weights")
+        )
+        attributes = dict(file[key].attrs)
+    index0 = torch.nonzero(matches0 != -1)[:, 0]
+    return Matches(
+        torch.stack([index0, matches0[index0].long()], dim=1),
+        scores[index0].float(),
+        weights.float(),
+        (len(matches0), num_keypoints1),
+        tuple(attributes["invariances"]),
+        int(attributes["turn"]),
+    )
 
 
 def match_datasets(matches: Matches) -> dict[str, np.ndarray]:
