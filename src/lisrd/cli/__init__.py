@@ -6,6 +6,7 @@ import typer
 
 from lisrd.cli import console
 from lisrd.cli.collections import colmap, extract, match_pairs, pairs
+from lisrd.cli.diagnose import diagnose
 from lisrd.cli.evaluation import evaluate
 from lisrd.cli.learning import train
 from lisrd.cli.pair import match
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (match, extract, pairs, match_pairs, colmap, train, evaluate, convert, info):
+for command in (match, extract, pairs, match_pairs, colmap, diagnose, train, evaluate, convert, info):
     app.command(command.__name__.replace("_", "-"))(command)
 
 
