@@ -60,7 +60,7 @@ def test_without_geometry_there_are_no_rows() -> None:
 
 
 @pytest.fixture(scope="module")
-def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def pairs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One photograph, itself turned by 20 degrees, and itself against a flat grey image."""
     import skimage.data
 
@@ -72,8 +72,13 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     numbers = " ".join(map(str, H.ravel().tolist()))
     identity = " ".join(map(str, torch.eye(3).ravel().tolist()))
     (root / "pairs.txt").write_text(f"0.png 1.png {numbers} turned\n0.png grey.png {identity} blank\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def document(pairs_folder: Path) -> dict[str, Any]:
     names = ["root-sift", "upright-root-sift:four-rotations"]
-    return evaluate(root, "pairs", names, max_keypoints=300, progress=False, geometry="ablation")
+    return evaluate(pairs_folder, "pairs", names, max_keypoints=300, progress=False, geometry="ablation")
 
 
 def row_of(document: dict[str, Any], part: str, estimate: str) -> dict[str, Any]:
@@ -114,3 +119,12 @@ def test_report_has_a_table_of_estimates(document: dict[str, Any]) -> None:
 def test_unknown_geometry_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="geometry is 'some'; use off, full, ablation"):
         evaluate(tmp_path, "pairs", ["root-sift"], geometry="some")  # type: ignore[arg-type]
+
+
+def test_command_line_shows_the_estimates(pairs_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from lisrd.cli.evaluation import evaluate as command
+
+    command(str(pairs_folder), layout="pairs", describers="root-sift", max_keypoints=200, geometry="full")
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    (full,) = [cells for cells in shown if cells[:3] == ["root-sift", "turned", "full"]]
+    assert full[3:7] == ["1", "100.0", "100.0", "100.0"]

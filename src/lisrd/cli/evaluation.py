@@ -64,7 +64,8 @@ def evaluate(
         limit=limit,
         **{name: value for name, value in optional.items() if value is not None},
     )
-    answer(document, json, _table(document["rows"]))
+    tables = [_table(document["rows"]), *_geometry_table(document["geometry"])]
+    answer(document, json, "\n\n".join(tables))
     broken = [problem for problem in document["problems"] if problem["kind"] in BROKEN_INPUT]
     for problem in broken:
         words.print(f"broken: {problem}", markup=False)
@@ -102,6 +103,16 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
         for row in rows
     ]
     return _aligned(lines)
+
+
+def _geometry_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """One line per estimate of the geometry stage; no table where they were not asked for."""
+    lines = [["describer", "part", "estimate", "pairs", "1 px", "3 px", "5 px", "error, px"]]
+    for row in rows:
+        shares = (_percent(row[f"accuracy_{pixels}"]) for pixels in (1, 3, 5))
+        named = [row["describer"], row["part"], row["estimate"], str(row["pairs"])]
+        lines.append([*named, *shares, f"{row['median_error']:.2f}"])
+    return [_aligned(lines)] if rows else []
 
 
 def _changes(document: dict[str, Any]) -> str:
