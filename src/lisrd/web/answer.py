@@ -131,7 +131,7 @@ def _maps(finding: Finding) -> list[list[list[list[float | None]]]]:
         return []
     both: tuple[LocalFeatures, LocalFeatures] = (finding.pair.features0, finding.pair.features1)
     maps = [tile_weights_of(one, matches.matches[:, side], matches).numpy() for side, one in enumerate(both)]
-    return [np.where(np.isnan(one), None, np.round(one, 4)).tolist() for one in maps]
+    return [np.where(np.isnan(one), np.array(None), np.round(one, 4)).tolist() for one in maps]
 
 
 def _npz(finding: Finding) -> bytes:

@@ -11,7 +11,9 @@ _STATIC = files("lisrd.web") / "static"
 
 def answer_element(document: str) -> str:
     """`<lisrd-matches>` around the answer's JSON."""
-    data = document.replace("&", "\\u0026").replace("<", "\\u003c")  # JSON's own escapes: no HTML is left in it
+    data = document.replace("&", "\\u0026").replace(
+        "<", "\\u003c"
+    )  # JSON's own escapes: no HTML is left in it
     return f"<lisrd-matches><data hidden>{data}</data></lisrd-matches>"
 
 

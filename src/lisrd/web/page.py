@@ -96,11 +96,15 @@ def _photograph(number: int, limits: Limits) -> gr.Image:
 def _choices(menu: Menu, limits: Limits) -> list[gr.components.Component]:
     """Detector, describer, invariance, turn, model, keypoints: the order of `checked_request`."""
     first = next(iter(menu.describers))
-    describer = gr.Dropdown(list(menu.describers), value=first, label="Describer and weights", elem_id="describer")
+    describer = gr.Dropdown(
+        list(menu.describers), value=first, label="Describer and weights", elem_id="describer"
+    )
     invariance = gr.Dropdown(
         menu.invariance_choices(first), value="soft", label="Invariance", elem_id="invariance"
     )
-    detector = gr.Dropdown(list(menu.detectors), value=menu.detectors[0], label="Detector", elem_id="detector")
+    detector = gr.Dropdown(
+        list(menu.detectors), value=menu.detectors[0], label="Detector", elem_id="detector"
+    )
     with gr.Accordion("More", open=False, elem_id="more"):
         turn = gr.Dropdown(list(TURNS), value="auto", label="Photograph 2 is read", elem_id="turn")
         model = gr.Radio(list(MODELS), value="homography", label="Verified by", elem_id="model")

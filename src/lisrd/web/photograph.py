@@ -82,10 +82,14 @@ def _check_header(path: Path, name: str, limits: Limits) -> None:
     except Image.DecompressionBombError:
         raise InputError(_too_many_pixels(name, "", limits)) from None
     except Exception:  # decoders raise what they like on broken headers
-        raise InputError(f"{name} is not an image that this page reads; use JPEG, PNG, WebP or TIFF") from None
+        raise InputError(
+            f"{name} is not an image that this page reads; use JPEG, PNG, WebP or TIFF"
+        ) from None
     if width * height > limits.max_pixels:
         raise InputError(_too_many_pixels(name, f" ({width} × {height})", limits))
 
 
 def _too_many_pixels(name: str, size: str, limits: Limits) -> str:
-    return f"{name} has too many pixels{size}; the limit is {limits.max_pixels / 1e6:.0f} megapixels: resize it"
+    return (
+        f"{name} has too many pixels{size}; the limit is {limits.max_pixels / 1e6:.0f} megapixels: resize it"
+    )

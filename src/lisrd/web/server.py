@@ -109,7 +109,9 @@ def _server(workers: Workers, folder: Path, count: int):  # type: ignore[no-unty
 @contextmanager
 def _running(server, listening: socket.socket) -> Iterator[threading.Thread]:  # type: ignore[no-untyped-def]
     """uvicorn in a thread of its own: there it leaves the signals alone, and Ctrl-C reaches the caller."""
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="lisrd-page", daemon=True)
+    thread = threading.Thread(
+        target=server.run, kwargs={"sockets": [listening]}, name="lisrd-page", daemon=True
+    )
     thread.start()
     try:
         while not server.started:

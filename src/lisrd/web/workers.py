@@ -194,9 +194,7 @@ class _Kitchen:
 
         image = torch.rand((1, 3, 96, 96), generator=torch.Generator().manual_seed(0))
         keypoints = Keypoints.from_xy(torch.tensor([[30.0, 30.0], [60.0, 50.0]]))
-        found = {
-            name: one.describe(image, keypoints).invariances for name, one in self._describers.items()
-        }
+        found = {name: one.describe(image, keypoints).invariances for name, one in self._describers.items()}
         return Menu(tuple(self._detectors), found)
 
     def reply(self, request: MatchRequest) -> Reply:

@@ -126,13 +126,14 @@
       const count = matches.scores.length;
       const total = Object.values(seconds).reduce((sum, one) => sum + one, 0);
       const plain = { homography: "homography", fundamental: "fundamental matrix" }[model.kind];
+      const related = verdict.answer === "no" ? null : relation; // the model of different places is chance
       const error = (value) => (value === null ? "" : ` ± ${value.toFixed(2)}`);
       const facts = [
         ["Inliers", `${number(inliers)}`, `of ${plural(count, "match")}`],
-        relation && ["Turned", `${Math.abs(relation.angle).toFixed(1)}°`,
-          `${relation.angle < 0 ? "counter-clockwise" : "clockwise"}${error(relation.angle_error)}`],
-        relation && ["Scaled", `× ${relation.scale.toFixed(2)}`, 
-          relation.scale_error === null ? "of photograph 1" : `± ${(100 * (relation.scale_error - 1)).toFixed(2)} %`],
+        related && ["Turned", `${Math.abs(related.angle).toFixed(1)}°`,
+          `${related.angle < 0 ? "counter-clockwise" : "clockwise"}${error(related.angle_error)}`],
+        related && ["Scaled", `× ${related.scale.toFixed(2)}`, 
+          related.scale_error === null ? "of photograph 1" : `± ${(100 * (related.scale_error - 1)).toFixed(2)} %`],
         ["Keypoints", keypoints.map(number).join(" · "), turn ? `photograph 2 read turned by ${90 * turn}°` : "read upright"],
         ["Time", `${total.toFixed(2)} s`, Object.entries(seconds).map(([name, s]) => `${name} ${s.toFixed(2)}`).join(" · ")],
       ];
