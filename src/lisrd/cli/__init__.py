@@ -8,8 +8,10 @@ from lisrd.cli import console
 from lisrd.cli.collections import colmap, extract, match_pairs, pairs
 from lisrd.cli.diagnose import diagnose
 from lisrd.cli.evaluation import evaluate
+from lisrd.cli.export import export_onnx
 from lisrd.cli.learning import train
 from lisrd.cli.pair import match
+from lisrd.cli.serve import serve
 from lisrd.cli.tools import convert, info
 
 app = typer.Typer(
@@ -21,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (match, extract, pairs, match_pairs, colmap, diagnose, train, evaluate, convert, info):
+for command in (match, extract, pairs, match_pairs, colmap, diagnose, train, evaluate, convert, export_onnx, info, serve):
     app.command(command.__name__.replace("_", "-"))(command)
 
 
