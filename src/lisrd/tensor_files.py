@@ -15,8 +15,9 @@ from torch import Tensor
 from lisrd.errors import InputError
 from lisrd.whole_file import whole_file
 
-#: First bytes of what `torch.save` writes: a zip archive, or in old versions a bare pickle.
-_TORCH_SAVED = (b"PK\x03\x04", b"\x80")
+#: First bytes of what `torch.save` writes: a zip archive, or in old versions a pickle that begins with a number. One
+#: byte is not enough to tell: a safetensors file begins with the length of its header, in little-endian.
+_TORCH_SAVED = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")
 
 
 def save_atomically(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:

@@ -18,7 +18,9 @@ import json
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,7 +29,7 @@ import h5py
 import numpy as np
 
 from lisrd.errors import InputError
-from lisrd.scale.parts import PartWriter, publish
+from lisrd.scale.parts import PartWriter, publish, write_errors
 
 #: Changes when the content of the files does.
 FORMAT = 1
@@ -70,16 +72,17 @@ class ResumableStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._finish_part()  # also after Ctrl-C: what is whole is kept
             if self._merged is not None:
                 self._merged.close()
+            self._finish_part()  # also after Ctrl-C: what is whole is kept
             if kind is None:
                 self._merge()
         finally:
             self._unlock()
 
     def __contains__(self, name: str) -> bool:
-        return name in self._in_parts or (self._merged is not None and name in self._merged)
+        with _h5_errors(self.output):
+            return name in self._in_parts or (self._merged is not None and name in self._merged)
 
     def write(
         self, name: str, datasets: Mapping[str, np.ndarray], attributes: Mapping[str, Any] | None = None
@@ -107,7 +110,8 @@ class ResumableStore:
 
     def _checked(self, path: Path) -> h5py.File:
         file = open_h5(path)
-        stored = file.attrs.get("config")
+        with _h5_errors(path):
+            stored = file.attrs.get("config")
         if stored != self.config:
             file.close()
             raise InputError(f"{path} {_difference(stored, self.config)}; delete it or choose another output")
@@ -125,17 +129,22 @@ class ResumableStore:
         if not parts and self.output.exists():
             return
         temporary = self.folder / "merging.tmp"
+        try:
+            with write_errors(self.output):
+                self._merge_into(temporary, parts)
+                publish(temporary, self.output)
+        finally:
+            temporary.unlink(missing_ok=True)  # it would fill a full disk further
+        for part in parts:
+            part.unlink()
+
+    def _merge_into(self, temporary: Path, parts: Sequence[Path]) -> None:
         if self.output.exists():
             shutil.copyfile(self.output, temporary)
-        else:
-            temporary.unlink(missing_ok=True)
         with h5py.File(temporary, "a") as merged:
             merged.attrs["config"] = self.config
             for part in parts:
                 _copy_records(part, merged)
-        publish(temporary, self.output)
-        for part in parts:
-            part.unlink()
 
     def _unlock(self) -> None:
         self._lock.close()
@@ -160,9 +169,34 @@ def open_h5(path: Path) -> h5py.File:
     """The file, for reading. Raises InputError where there is none, or another kind of file."""
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist; check the path")
+    with _h5_errors(path):
+        return _ReadFile(path)
+
+
+class _ReadFile(h5py.File):
+    """Damage shows wherever HDF5 runs into it, so the `with` block of a file as a whole reports it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "r")
+        self._errors = _h5_errors(path)
+
+    def __enter__(self) -> _ReadFile:
+        self._errors.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> bool | None:
+        super().__exit__(*raised)
+        return self._errors.__exit__(*raised)
+
+
+@contextmanager
+def _h5_errors(path: Path) -> Iterator[None]:
+    """What HDF5 raises becomes an `InputError` that names the file; it has no class of its own for its errors."""
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
+        yield
+    except Exception as error:
+        if "h5py" not in traceback.extract_tb(error.__traceback__)[-1].filename:
+            raise
         raise InputError(
             f"{path} is no HDF5 file, or a damaged one ({error}); delete it and run again"
         ) from None
@@ -173,19 +207,22 @@ def _lock(path: Path, output: Path) -> sqlite3.Connection:
     lock = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:
         lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
         lock.close()
+        if error.sqlite_errorname != "SQLITE_BUSY":
+            raise InputError(f"{output} cannot be written: {error}; choose another place") from None
         raise InputError(
             f"{output} is being written by another process: wait for it, or choose another output"
         ) from None
     return lock
 
 
-def _difference(stored: str | None, expected: str) -> str:
-    if stored is None:
+def _difference(stored: Any, expected: str) -> str:
+    try:
+        old, new = dict(json.loads(stored)), json.loads(expected)
+    except (TypeError, ValueError):
         return "was not made by this command"
-    old, new = json.loads(stored), json.loads(expected)
-    key = next(key for key in sorted({*old, *new}) if old.get(key) != new.get(key))
+    key = next((key for key in sorted({*old, *new}) if old.get(key) != new.get(key)), "format")
     return f"was made with {key} {old.get(key)!r}, not {new.get(key)!r}"
 
 
