@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lisrd.match.selection import descriptor_similarity
 from lisrd.train.losses import (
     dual_softmax_loss,
     ignored_negatives,
@@ -22,6 +23,7 @@ from lisrd.train.losses import (
     triplet_loss,
     variant_loss,
 )
+from lisrd.train.pair_softmax import dual_softmax_of_descriptors
 
 INFINITE = math.inf
 
@@ -262,3 +264,33 @@ def test_gradients(seed: int) -> None:
     assert check(lambda a, b: triplet_loss(similarity(a, b), ignored), (raw0, raw1))
     assert check(lambda a, b, k: dual_softmax_loss(similarity(a, b), ignored, k), (raw0, raw1, sharpness))
     assert check(steady_and_changed, (raw0, raw1))
+
+
+# The dual softmax straight from descriptors.
+
+
+@given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 9))
+@settings(max_examples=25, deadline=None)
+def test_dual_softmax_of_descriptors_is_that_of_their_similarities(
+    seed: int, images: int, count: int
+) -> None:
+    """Values and all three gradients, for any choice of pairs, of none too."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (2, images, count, 4, 6)
+    d0, d1 = torch.nn.functional.normalize(torch.randn(shape, generator=generator).double(), dim=-1)
+    chosen = torch.rand(images, 4, generator=generator) < 0.6
+    ignored = torch.rand(images, count, count, generator=generator) < 0.3
+    image, kind = chosen.nonzero(as_tuple=True)
+    weight = torch.rand(len(image), count, generator=generator).double()
+
+    def gradients(direct: bool) -> tuple[Tensor, ...]:
+        k = torch.tensor(7.0, dtype=torch.float64, requires_grad=True)
+        a, b = d0.clone().requires_grad_(), d1.clone().requires_grad_()
+        if direct:
+            loss = dual_softmax_of_descriptors(a, b, ignored, chosen, k)
+        else:
+            loss = dual_softmax_loss(descriptor_similarity(a, b)[image, kind], ignored[image], k)
+        return loss, *torch.autograd.grad((loss * weight).sum(), (a, b, k))
+
+    for direct, expected in zip(gradients(True), gradients(False), strict=True):
+        torch.testing.assert_close(direct, expected)

@@ -87,11 +87,10 @@ def _statistics(x: Float[Tensor, "B K H W"]) -> tuple[Float[Tensor, " K"], Float
     if x.device.type != "cpu":
         variance, mean = torch.var_mean(x.to(dtype), dim=(0, 2, 3), correction=0)
         return mean, variance
-    # Twenty times faster than var_mean; it returns low precision but writes its running values as they are.
-    mean, variance = torch.zeros((2, x.shape[1]), dtype=dtype)
-    torch.batch_norm_update_stats(x, mean, variance, 1.0)
-    count = x.numel() // x.shape[1]
-    return mean, variance * ((count - 1) / count)
+    # Twenty times faster than var_mean; given float32 running values, it computes and returns float32.
+    running = torch.zeros(x.shape[1], dtype=dtype)
+    mean, variance = torch.batch_norm_update_stats(x, running, running.clone(), 1.0)
+    return mean, variance
 
 
 def normalise(
