@@ -26,7 +26,7 @@ def info(json: JsonOption = False) -> None:
     """Versions, devices, weights, and what is accelerated: the text for a bug report."""
     from lisrd.describe.precision import choose_precision
     from lisrd.describe.weights import bundled_names
-    from lisrd.match.fused import choose_pass
+    from lisrd.match.passes import choose_pass
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision, reason = choose_precision("auto", device)

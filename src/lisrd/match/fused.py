@@ -6,7 +6,6 @@ The exponentials differ from torch's in the last bit, as those of two versions o
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,20 +24,6 @@ Products = Callable[[slice, slice], tuple[Float[Tensor, "V R C"], Float[Tensor, 
 
 #: Side of a tile: large enough for fast products, and 8 MB of four invariances stay in the last cache.
 SIDE = 512
-
-
-def is_installed() -> bool:
-    """Whether numba is there; it is not loaded."""
-    return importlib.util.find_spec("numba") is not None
-
-
-def choose_pass(device: str) -> tuple[str, str]:
-    """What weighs and compares the similarities on a device, and why: shown by `lisrd info`."""
-    if device != "cpu":
-        return "torch", f"the compiled pass is for the CPU, this is {device}"
-    if is_installed():
-        return "numba", "installed; one pass over each tile in the cache"
-    return "torch", "numba is not installed: pip install 'lisrd[fast]' matches faster, with the same matches"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,9 @@ from torch import Tensor
 from lisrd.errors import InputError
 from lisrd.match import fused
 from lisrd.match.agreement import agreement
+from lisrd.match.gpu import nearest_on_gpu
 from lisrd.match.nearest import Nearest, mutual, nearest_in_tiles
+from lisrd.match.passes import choose_pass
 from lisrd.match.policy import Policy
 from lisrd.match.selection import meta_factors, tile_weights
 from lisrd.match.turn import choose_turn, read_turned
@@ -154,9 +156,13 @@ class _Scorer:
 
     def nearest(self, need_second: bool) -> Nearest:
         """By one compiled pass where there is one for what the policy asks, else by torch: the same neighbours."""
-        softened = self.selection == "soft" and len(self.thin0) > 1
-        if softened and self.thin0.device.type == "cpu" and fused.is_installed():
-            return fused.nearest_fused(self._products, self.counts, fused.SIDE)
+        chosen, _ = choose_pass(self.thin0.device.type)
+        if self.selection == "soft" and len(self.thin0) > 1:
+            if chosen == "numba":
+                return fused.nearest_fused(self._products, self.counts, fused.SIDE)
+            if chosen == "triton" and not need_second:
+                operands = self.descriptors0, self.descriptors1, self.thin0, self.thin1
+                return nearest_on_gpu(*operands, self.bias.flatten())
         return nearest_in_tiles(self.similarity_tile, self.counts, (self.block, self.block), need_second)
 
     def _products(

@@ -1,0 +1,51 @@
+"""Exact nearest neighbours on an NVIDIA GPU through the Triton kernel of `gpu_kernel`."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from lisrd.match.nearest import Nearest, no_neighbours
+
+#: A tile of one program: its exponents, sums and products of float32 fit the registers of its 128 threads.
+_ROWS, _COLUMNS = 64, 32
+#: Programs that keep a large GPU busy; with fewer blocks of rows, columns are shared out as well.
+_PROGRAMS = 1024
+_NOTHING_YET = torch.iinfo(torch.int64).min
+
+
+def nearest_on_gpu(
+    descriptors0: Float[Tensor, "V N0 D"],
+    descriptors1: Float[Tensor, "V N1 D"],
+    thin0: Float[Tensor, "V N0 K"],
+    thin1: Float[Tensor, "V N1 K"],
+    bias: Float[Tensor, " V"],
+) -> Nearest:
+    """What `nearest_in_tiles` finds (the best alone) for similarities that softmax weighs; exponents are powers of two.
+
+    Descriptors are multiplied in their own precision and summed in float32. Not yet timed on a GPU.
+    """
+    from lisrd.match.gpu_kernel import sweep
+
+    (V, N0, D), N1, K = descriptors0.shape, descriptors1.shape[1], thin0.shape[2]
+    if not min(N0, N1):
+        return no_neighbours(N0, N1)
+    best1, best0 = (bias.new_full((n,), _NOTHING_YET, dtype=torch.int64) for n in (N0, N1))
+    blocks, tiles = -(-N0 // _ROWS), -(-N1 // _COLUMNS)
+    tiles_of_a_strip = -(-tiles // min(tiles, -(-_PROGRAMS // blocks)))
+    operands = [t.contiguous() for t in (descriptors0, descriptors1, thin0, thin1, bias)]
+    sweep[blocks, -(-tiles // tiles_of_a_strip)](
+        *operands,
+        *(best1, best0, N0, N1, tiles_of_a_strip),
+        **{"V": V, "D": D, "K": K, "ROWS": _ROWS, "COLUMNS": _COLUMNS},
+    )
+    (value1, index1), (value0, index0) = (_unpacked(best) for best in (best1, best0))
+    return Nearest(index1, value1.unsqueeze(1), index0, value0.unsqueeze(1))
+
+
+def _unpacked(best: Int64[Tensor, " n"]) -> tuple[Float[Tensor, " n"], Int64[Tensor, " n"]]:
+    """The value and the index that `gpu_kernel._packed` made one number of."""
+    ordered = (best >> 32).int()
+    bits = torch.where(ordered < 0, ordered ^ 0x7FFFFFFF, ordered)
+    return bits.view(torch.float32), 0x7FFFFFFF - (best & 0x7FFFFFFF)
