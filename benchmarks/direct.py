@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lisrd.coordinates import sample_map
 from lisrd.describe.network import PyramidNetwork
+from lisrd.match.agreement import mutual_shares
 from lisrd.train.data.triplets import Triplets
+from lisrd.train.losses import masked_mean
+from lisrd.train.objective import TripletObjective
 from lisrd.types import LocalFeatures
 
 
@@ -59,6 +62,7 @@ def selection_weights_direct(
     network: PyramidNetwork,
     meta0: Float[Tensor, "B V T T C"],
     meta1: Float[Tensor, "B V T T C"],
+    similarity: Float[Tensor, "B V N N"],
     triplets: Triplets,
 ) -> Float[Tensor, "B V N N"]:
     """`lisrd.train.objective.selection_weights` with a meta descriptor per keypoint."""
@@ -68,4 +72,24 @@ def selection_weights_direct(
         for meta, xy in zip((meta0, meta1), triplets.keypoints[:2], strict=True)
     )
     logits = torch.einsum("bnvc,bmvc->bvnm", at0, at1) * network.meta.log_sharpness.exp()
-    return (logits + network.meta.bias[:, None, None]).softmax(dim=1)
+    present = triplets.mask.unsqueeze(1).expand(similarity.shape[:3])
+    bias = network.meta.bias + network.selection.agreement_gain * mutual_shares(
+        similarity.detach().float(), present, present
+    )
+    return (logits + bias[..., None, None]).softmax(dim=1)
+
+
+class DirectObjective(TripletObjective):
+    """The same losses from the similarities of every kind of every pair, held whole; those not asked for are masked."""
+
+    def _matching(
+        self,
+        descriptors0: Float[Tensor, "B N V D"],
+        descriptors1: Float[Tensor, "B N V D"],
+        ignored: Bool[Tensor, "B N N"],
+        mask: Bool[Tensor, "B N"],
+        chosen: Bool[Tensor, "B V"],
+    ) -> Float[Tensor, ""]:
+        similarity = torch.einsum("bnvd,bmvd->bvnm", descriptors0, descriptors1)
+        losses = [self._pair_loss(one, ignored) for one in similarity.unbind(1)]
+        return masked_mean(torch.stack(losses, dim=1), mask[:, None] & chosen[:, :, None])

@@ -1,51 +1,123 @@
-"""A training step beside the same step with a meta descriptor per keypoint."""
+"""A training step beside the direct formulation, beside a plain network, and beside the data that it eats."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
+import cv2
 import torch
 
-from benchmarks.direct import selection_weights_direct
-from benchmarks.inputs import triplets
+from benchmarks.direct import DirectObjective, selection_weights_direct
+from benchmarks.inputs import generator, image, triplets
 from benchmarks.timing import Comparison
-from lisrd.describe.network import PyramidNetwork
+from lisrd.describe.network import PyramidConfig, PyramidNetwork
 from lisrd.describe.precision import choose_precision
+from lisrd.train.allocator import keep_freed_memory
+from lisrd.train.data.dataset import DataConfig, TripletDataset, collate
+from lisrd.train.data.dice import step_generator
+from lisrd.train.data.sources import build_mixture
+from lisrd.train.data.triplets import Augmenter, Triplets
 from lisrd.train.objective import LossConfig, TripletObjective
+
+_LOSSES = LossConfig(selection_weight=0.1)
+_PHOTOGRAPHS = 24
 
 
 class Step:
-    """Forward, all losses and backward of one batch, in the precision that the trainer would choose."""
+    """Forward, all losses and backward of one batch."""
 
-    def __init__(self, batch: int, width: int, height: int, count: int) -> None:
+    def __init__(
+        self,
+        batch: Triplets,
+        dtype: torch.dtype,
+        config: PyramidConfig = PyramidConfig(),
+        objective: type[TripletObjective] = TripletObjective,
+    ) -> None:
         torch.manual_seed(0)
-        self.network = PyramidNetwork().train()
-        self.objective = TripletObjective(LossConfig(selection_weight=0.1), self.network.invariances)
-        self.triplets = triplets(batch, width, height, count)
-        self.dtype, _ = choose_precision("auto", "cpu")
+        self.network = PyramidNetwork(config).train()
+        self.objective = objective(_LOSSES, self.network.invariances)
+        self.batch, self.dtype = batch, dtype
 
     def run(self) -> float:
         lower = self.dtype != torch.float32
         with torch.autocast("cpu", dtype=self.dtype if lower else None, enabled=lower):
-            loss = self.objective(self.network, self.triplets)["loss"]
+            loss = self.objective(self.network, self.batch)["loss"]
         loss.backward()
         self.network.zero_grad()
         return loss.item()
 
-    def run_direct(self) -> float:
+
+class DirectStep(Step):
+    """A step whose keypoints carry 1024-d meta descriptors, and which holds all N x V x N similarities."""
+
+    def __init__(self, batch: Triplets, dtype: torch.dtype) -> None:
+        super().__init__(batch, dtype, objective=DirectObjective)
+
+    def run(self) -> float:
         with patch("lisrd.train.objective.selection_weights", selection_weights_direct):
-            return self.run()
+            return super().run()
+
+
+class Data:
+    """Batches of triplets from photographs in files: read, cropped, their keypoints, warped, relit."""
+
+    def __init__(self, directory: Path, batch: int, config: DataConfig) -> None:
+        _write_photographs(directory, config.short_side)
+        self.dataset = TripletDataset(build_mixture(directory, ()), config)
+        self.augmenter = Augmenter(size=config.size)
+        self.batch, self.steps = batch, count()
+
+    def run(self) -> Triplets:
+        """The next batch; photographs and their keypoints are cached when they were seen before."""
+        step = next(self.steps)
+        samples = [self.dataset.sample(step * self.batch + i) for i in range(self.batch)]
+        return self.augmenter(collate(samples), step_generator(0, step))
+
+
+def plain_config() -> PyramidConfig:
+    """An ordinary network with as many channels at every level."""
+    config = PyramidConfig()
+    widths = tuple(config.turns * width for width in config.widths)
+    return replace(config, turns=1, widths=widths, trunk_width=config.turns * config.trunk_width)
 
 
 def comparisons(batch: int, width: int, height: int, count: int) -> Iterator[Comparison]:
-    """The one row of training."""
-    step = Step(batch, width, height, count)
-    words = f"batch {batch}, {width} x {height}, {count} keypoints, {str(step.dtype).removeprefix('torch.')}"
-    yield Comparison(
-        "train_step_vs_direct",
-        f"forward, all losses, backward; {words}",
-        "the same with a 1024-d meta descriptor per keypoint",
-        step.run,
-        step.run_direct,
+    """The rows of training."""
+    keep_freed_memory()  # as the trainer does; for both sides
+    inputs = triplets(batch, width, height, count)
+    dtype, _ = choose_precision("auto", "cpu")
+    precision = str(dtype).removeprefix("torch.")
+    ours = Step(inputs, dtype)
+    words = (
+        f"forward, all losses, backward; batch {batch}, {width} x {height}, {count} keypoints, {precision}"
     )
+    direct = (
+        "the direct formulation: 1024-d meta descriptors per keypoint, N x V x N similarities of all pairs"
+    )
+    exact = DirectStep(inputs, torch.float32).run
+    yield Comparison("train_step_vs_direct", words, f"{direct}, float32", ours.run, exact)
+    same = DirectStep(inputs, dtype).run
+    yield Comparison("train_step_vs_direct_same_precision", words, f"{direct}, {precision}", ours.run, same)
+    plain = Step(inputs, dtype, plain_config()).run
+    yield Comparison(
+        "train_step_equivariant_vs_plain", words, "a plain network with as many channels", ours.run, plain
+    )
+    with TemporaryDirectory() as directory:
+        config = DataConfig(height=height, width=width, num_keypoints=count)
+        data = Data(Path(directory), batch, config)
+        made = f"{batch} triplets from cached photographs: crops, keypoints, views, light, camera"
+        yield Comparison("data_pipeline_vs_step", made, f"the step; {precision}", data.run, ours.run)
+
+
+def _write_photographs(directory: Path, short_side: int) -> None:
+    """Smooth noise of 4 : 3, with keypoints everywhere."""
+    for index in range(_PHOTOGRAPHS):
+        pixels = image(short_side * 4 // 3, short_side)[0].roll(37 * index, -1)
+        noise = 0.02 * torch.randn(pixels.shape, generator=generator(index))
+        bytes_ = (255 * (pixels + noise).clamp(0, 1)).byte().permute(1, 2, 0)
+        cv2.imwrite(str(directory / f"{index}.jpg"), bytes_.numpy())

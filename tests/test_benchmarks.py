@@ -14,14 +14,20 @@ import torch
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))  # the benchmarks are no part of the installed package
 
-from benchmarks.direct import match_direct, match_plain, selection_weights_direct  # noqa: E402
+from benchmarks.direct import (  # noqa: E402
+    DirectObjective,
+    match_direct,
+    match_plain,
+    selection_weights_direct,
+)
 from benchmarks.inputs import feature_pair, triplets, unit  # noqa: E402
 from benchmarks.report import table  # noqa: E402
 from benchmarks.timing import Comparison, Effort, compare  # noqa: E402
+from benchmarks.training import plain_config  # noqa: E402
 
 from lisrd.describe.network import PyramidNetwork  # noqa: E402
 from lisrd.match import match  # noqa: E402
-from lisrd.train.objective import selection_weights  # noqa: E402
+from lisrd.train.objective import LossConfig, TripletObjective, selection_weights  # noqa: E402
 
 
 def test_ratio_is_baseline_over_ours() -> None:
@@ -51,8 +57,25 @@ def test_direct_selection_of_a_training_step_is_ours() -> None:
     torch.manual_seed(0)
     network, batch = PyramidNetwork(), triplets(2, 96, 64, 20)
     meta0, meta1 = unit((2, 2, 4, 3, 3, 1024), torch.Generator().manual_seed(1))
-    ours = selection_weights(network, meta0, meta1, batch)
-    torch.testing.assert_close(selection_weights_direct(network, meta0, meta1, batch), ours)
+    similarity = torch.rand((2, 4, 20, 20))
+    ours = selection_weights(network, meta0, meta1, similarity, batch)
+    torch.testing.assert_close(selection_weights_direct(network, meta0, meta1, similarity, batch), ours)
+
+
+def test_direct_training_step_has_our_losses() -> None:
+    torch.manual_seed(0)
+    network, batch = PyramidNetwork(), triplets(2, 96, 64, 20)
+    ours, direct = (kind(LossConfig(), network.invariances) for kind in (TripletObjective, DirectObjective))
+    expected = ours(network, batch)
+    for name, value in direct(network, batch).items():
+        torch.testing.assert_close(value, expected[name])
+
+
+def test_the_plain_network_is_as_wide() -> None:
+    turned, plain = PyramidNetwork(), PyramidNetwork(plain_config())
+    maps = [network.train().encoder(torch.rand(1, 3, 64, 64)) for network in (turned, plain)]
+    assert [m.shape for m in maps[0]] == [m.shape for m in maps[1]]
+    assert plain.num_turns == 1
 
 
 def test_table_by_hand() -> None:
