@@ -1,7 +1,7 @@
 """How well each invariance alone explains a pair of images: evidence for the selection from the pair as a whole.
 
-A meta descriptor sees one region of one image. Whether a descriptor survived what happened between two images shows in
-the pair: where it did, many keypoints are each other's nearest neighbours; where it did not, few more than chance makes.
+A meta descriptor sees one region of one image. Whether a descriptor survived what happened between two images shows
+in the pair: where it did, many keypoints are mutual nearest neighbours; where it did not, few more than by chance.
 """
 
 from __future__ import annotations

@@ -1,0 +1,92 @@
+"""The agreement of a pair: shares by hand, laws, and what they do to the selection."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lisrd.match import matcher
+from lisrd.match.agreement import agreement, mutual_shares
+from lisrd.match.policy import Policy
+from lisrd.types import LocalFeatures, Selection
+
+ALL = torch.ones(1, 3, dtype=torch.bool)
+
+
+def test_shares_by_hand() -> None:
+    # Row 0 and column 0 choose each other; rows 1 and 2 both choose column 1, which chooses row 1.
+    similarity = torch.tensor([[[0.9, 0.1, 0.0], [0.2, 0.8, 0.3], [0.1, 0.7, 0.2]]])
+    assert mutual_shares(similarity, ALL, ALL).tolist() == pytest.approx([2 / 3])
+    # Without row 1, row 2 and column 1 are a pair; two rows and three columns are left.
+    without = torch.tensor([[True, False, True]])
+    assert mutual_shares(similarity, without, ALL).tolist() == pytest.approx([2 * 2 / 5])
+
+
+def test_nothing_agrees_with_nothing() -> None:
+    empty = torch.ones(1, 0, dtype=torch.bool)
+    assert mutual_shares(torch.zeros(1, 0, 3), empty, ALL).tolist() == [0.0]
+    assert mutual_shares(torch.zeros(1, 3, 3), ~ALL, ALL).tolist() == [0.0]
+
+
+@given(st.integers(0, 2**31), st.integers(1, 12), st.integers(1, 12))
+def test_swapped_images_agree_as_well(seed: int, count0: int, count1: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    similarity = torch.rand(2, count0, count1, generator=generator)
+    present0, present1 = (torch.rand(2, n, generator=generator) < 0.8 for n in (count0, count1))
+    there = mutual_shares(similarity, present0, present1)
+    back = mutual_shares(similarity.transpose(1, 2), present1, present0)
+    assert torch.equal(there, back)
+    assert bool(((there >= 0) & (there <= 1)).all())
+
+
+def features(descriptors: Tensor, gain: float) -> LocalFeatures:
+    """(N, V, D) descriptors on a line, with meta descriptors that say nothing."""
+    count, kinds = descriptors.shape[:2]
+    xy = torch.stack([torch.linspace(5, 90, count), torch.full((count,), 50.0)], dim=1)
+    return LocalFeatures(
+        keypoints=xy.unsqueeze(0),
+        keypoint_scores=torch.ones(1, count),
+        descriptors=torch.nn.functional.normalize(descriptors, dim=-1).unsqueeze(0),
+        meta_descriptors=torch.ones(1, kinds, 1, 1, 4) / 2,
+        image_size=torch.tensor([[100.0, 100.0]]),
+        mask=torch.ones(1, count, dtype=torch.bool),
+        selection=Selection(("kept", "lost"), agreement_gain=gain),
+    )
+
+
+def test_selection_follows_the_invariance_that_explains_the_pair() -> None:
+    """The second descriptor of image 1 has nothing to do with that of image 0."""
+    generator = torch.Generator().manual_seed(3)
+    here = torch.randn(60, 2, 16, generator=generator)
+    there = torch.stack([here[:, 0], torch.randn(60, 16, generator=generator)], dim=1)
+    weights = {
+        gain: matcher.match(features(here, gain), features(there, gain)).invariance_weights
+        for gain in (0.0, 40.0)
+    }
+    assert weights[0.0].mean(0).tolist() == pytest.approx([0.5, 0.5])
+    assert float(weights[40.0][:, 0].min()) > 0.99
+    assert len(weights[40.0]) == 60
+    assert len(weights[0.0]) < 60
+
+
+def test_policies_that_leave_no_choice_ask_for_no_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Tensor:
+        raise AssertionError("computed for nothing")
+
+    monkeypatch.setattr(matcher, "agreement", refuse)
+    one = features(torch.randn(9, 2, 8, generator=torch.Generator().manual_seed(0)), 40.0)
+    for policy in (Policy(selection="mean"), Policy(only=("kept",))):
+        assert len(matcher.match(one, one, policy)) == 9
+
+
+def test_zero_descriptors_do_not_count() -> None:
+    here = torch.eye(4).unsqueeze(1).repeat(1, 2, 1)
+    here[2:, 1] = 0
+    one = features(here, 40.0)
+    one = replace(one, descriptors=here.unsqueeze(0))
+    assert agreement(one, one, [0, 1]).tolist() == [1.0, 1.0]
