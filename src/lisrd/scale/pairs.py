@@ -94,10 +94,30 @@ def _most_invariant(selection: Selection) -> list[int]:
 
 
 def write_pairs(pairs: Iterable[Pair], path: Path) -> None:
-    """One pair a line, the names separated by a space; by a tab where a name has spaces, which hloc cannot read."""
-    lines = [f"{a}\t{b}" if " " in a + b else f"{a} {b}" for a, b in pairs]
+    """One pair a line, the names separated by a space; by a tab where a name has spaces, which hloc cannot read.
+
+    Raises:
+        InputError: a name that a line cannot hold, or a place that cannot be written.
+    """
+    lines = [_line(pair) for pair in pairs]
     with whole_file(path) as partial:  # a shorter list would look like a whole one
         partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _line(pair: Pair) -> str:
+    line = f"{pair[0]}\t{pair[1]}" if " " in "".join(pair) else f"{pair[0]} {pair[1]}"
+    if line.splitlines() != [line] or tuple(_names(line)) != pair:
+        raise InputError(
+            f"{pair[0]!r} and {pair[1]!r} cannot stand in a list of pairs; rename the images, without tabs, line "
+            "breaks, or '#' at the start"
+        )
+    return line
+
+
+def _names(line: str) -> list[str]:
+    """What a line names; nothing on empty lines and in comments."""
+    names = line.split("\t") if "\t" in line else line.split()
+    return [] if line.lstrip().startswith("#") else names
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -111,8 +131,8 @@ def read_pairs(path: Path) -> list[Pair]:
         raise InputError(f"{path} does not exist; write it with `lisrd pairs`")
     pairs = []
     for number, line in enumerate(read_lines(path), 1):
-        names = line.split("\t") if "\t" in line else line.split()
-        if not names or names[0].startswith("#"):
+        names = _names(line)
+        if not names:
             continue
         if len(names) != 2 or names[0] == names[1]:
             raise InputError(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lisrd.errors import InputError, MissingExtraError
+from lisrd.whole_file import whole_file
 
 #: Pairs that see fewer points together hardly overlap.
 SHARED_POINTS = 30
@@ -36,7 +37,8 @@ def write_pose_pairs(model: Path, table: Path, shared_points: int = SHARED_POINT
         raise InputError(
             f"no two images of {model} see {shared_points} points together: lower shared_points, or reconstruct more"
         )
-    table.write_text("\n".join(rows) + "\n")
+    with whole_file(table) as partial:
+        partial.write_text("\n".join(rows) + "\n", encoding="utf-8")
     return len(rows)
 
 

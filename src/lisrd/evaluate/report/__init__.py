@@ -34,6 +34,7 @@ def _curves(document: dict[str, Any], out: Path) -> dict[str, str]:
         picture = binned_png(curve, labels)
         if picture is not None:
             path = out / f"{axis}.png"
-            path.write_bytes(picture)
+            with whole_file(path) as partial:
+                partial.write_bytes(picture)
             written[axis] = str(path)
     return written
