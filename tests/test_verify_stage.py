@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,6 +131,19 @@ def test_keypoints_without_frames(pair: KnownPair, described: Described) -> None
         verified(pair, (*plain, described[2]), steps=Steps(frames="on"))  # type: ignore[arg-type]
 
 
+def test_frames_that_mislead_are_left_out(pair: KnownPair, described: Described) -> None:
+    features0, features1, matches = described
+    assert features1.oris is not None
+    anyhow = torch.rand(features1.oris.shape, generator=torch.manual_seed(0)) * 6
+    misled = features0, replace(features1, oris=anyhow, scales=anyhow.exp()), matches
+    on, auto, off = (
+        verified(pair, misled, steps=replace(ESTIMATE_ALONE, frames=frames)).geometry
+        for frames in ("on", "auto", "off")
+    )
+    assert on.num_inliers < off.num_inliers
+    np.testing.assert_array_equal(auto.model, off.model)
+
+
 def test_wrong_usage_says_what_to_do(pair: KnownPair, described: Described) -> None:
     with pytest.raises(InputError, match="refine is 'maybe'; use off, on or auto"):
         Steps(refine="maybe")  # type: ignore[arg-type]
@@ -159,3 +173,18 @@ def test_matching_again_is_matching_where_everything_is_allowed(described: Descr
     again = guided_matches(features0, features1, anywhere, radius=1e6, min_similarity=-1.0)
     assert match(features0, features1).matches.tolist() == matches.matches.tolist()
     assert sorted(again.matches.tolist()) == sorted(matches.matches.tolist())
+
+
+@pytest.mark.slow
+def test_real_photographs(shared: Path) -> None:
+    """Matches of real pairs end closer to the truth than they began, and are more."""
+    from lisrd.evaluate import evaluate
+
+    root = shared / "data" / "eval" / "hpatches_style"
+    if not root.is_dir():
+        pytest.skip(f"no {root}: these photographs are not at hand")
+    document = evaluate(root, "hpatches", ["root-sift"], limit=12, geometry="full", progress=False)
+    rows = {row["estimate"]: row for row in document["geometry"] if row["part"] == "viewpoint"}
+    assert rows["full"]["median_error"] < 0.85 * rows["ransac"]["median_error"]
+    assert rows["full"]["num_correct"] > rows["ransac"]["num_correct"]
+    assert rows["full"]["accuracy_3"] >= rows["ransac"]["accuracy_3"]

@@ -1,8 +1,8 @@
 """The whole stage for one pair of images: from features and their matches to a model that holds to sub-pixels.
 
-In this order, chosen by measurement (docs/geometry.md): leave out the matches that their neighbours' scales and
-orientations contradict; estimate; refine the matches by the model and estimate again; match again under the
-model, refine the new matches, and estimate a last time.
+In this order, chosen by measurement (docs/geometry.md): estimate, with and without the matches that their
+neighbours' scales and orientations contradict; refine the matches by the better model and estimate again; match
+again under the model, refine the new matches, and estimate a last time.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ Switch = Literal["off", "on", "auto"]
 class Steps:
     """What is done beside estimating; "auto" takes a step where it can help.
 
-    `frames`, the filter by scales and orientations: where the keypoints of both images have them. `refine`: a
-    match moves where its patches agree, see `lisrd.verify.refine`. `guided`: under a homography, unless the
-    verdict is "no": an epipolar line leaves too many rivals, and a model by chance finds itself matches.
+    `frames`, scales and orientations as evidence: where the keypoints of both images have them; "auto" goes
+    without where that finds more inliers. `refine`: a match moves where its patches agree, see
+    `lisrd.verify.refine`. `guided`: under a homography, unless the verdict is "no": an epipolar line leaves too
+    many rivals, and a model by chance finds itself matches.
     """
 
     frames: Switch = "auto"
@@ -123,9 +124,8 @@ class _Stage:
     watch: Stopwatch = field(default_factory=Stopwatch)
 
     def run(self, matches: Matches) -> VerifiedPair:
-        points0, points1 = self._points(matches)
-        found = self._estimated(matches, unrefined(points1), self._agreeing(matches))
-        verdict = same_place(found.geometry, points0, points1)
+        found = self._tentative(matches)
+        verdict = same_place(found.geometry, *self._points(matches))
         self.watch.lap("estimate")
         if found.geometry and self.steps.refine != "off":
             found = self._refined(found)
@@ -134,6 +134,15 @@ class _Stage:
             found = self._guided(found)
             self.watch.lap("guided")
         return self._answer(found, verdict, guided=~contained(found.matches, matches))
+
+    def _tentative(self, matches: Matches) -> _Found:
+        """The first model: of matches whose frames agree, or of all, whichever has more inliers."""
+        places, everyone = unrefined(self._points(matches)[1]), np.ones(len(matches), dtype=bool)
+        agreeing = self._agreeing(matches)
+        candidates = [self._estimated(matches, places, agreeing)]
+        if self.steps.frames == "auto" and not agreeing.all():
+            candidates.append(self._estimated(matches, places, everyone))
+        return max(candidates, key=lambda found: found.geometry.num_inliers)
 
     def _refined(self, found: _Found) -> _Found:
         places = self._places(found.matches, found.trusted, found.geometry)
