@@ -188,9 +188,10 @@ class PaperField:
 
     def _image_grid(self, columns: int, rows: int, device: torch.device) -> Float[Tensor, "1 rows columns 2"]:
         """Centres of equal cells of the image, in coordinates of the padded image."""
-        places = zip(self.image_size, self._padded_size, self._offset, strict=True)
-        (scale_x, shift_x), (scale_y, shift_y) = [
-            (side / padded, (2 * start + side) / padded - 1) for side, padded, start in places
-        ]
-        theta = torch.tensor([[[scale_x, 0, shift_x], [0, scale_y, shift_y]]], device=device)
-        return F.affine_grid(theta, [1, 1, rows, columns], align_corners=False)
+        axes = []
+        for count, side, padded, start in zip(
+            (columns, rows), self.image_size, self._padded_size, self._offset, strict=True
+        ):
+            centres = start + (torch.arange(count, device=device) + 0.5) * (side / count)
+            axes.append(2 * centres / padded - 1)
+        return torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1).unsqueeze(0)

@@ -49,8 +49,18 @@ class TurnLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_features))
 
     def forward(self, x: Float[Tensor, "*batch turned_in"]) -> Float[Tensor, "*batch turned_out"]:
-        bank = torch.stack([self.weight.roll(g, 1) for g in range(self.turns)])
-        return F.linear(x, bank.flatten(0, 1).flatten(1), self.bias.repeat(self.turns))
+        return F.linear(x, self._bank(), self.bias.repeat(self.turns))
+
+    def _bank(self) -> Float[Tensor, "turned_out turned_in"]:
+        return torch.cat([self.weight.roll(g, 1) for g in range(self.turns)]).flatten(1)
+
+    def fold(self) -> nn.Linear:
+        """The same map as one ordinary Linear."""
+        bank = self._bank().detach()
+        folded = nn.Linear(*reversed(bank.shape))
+        folded.weight.data.copy_(bank)
+        folded.bias.data.copy_(self.bias.detach().repeat(self.turns))
+        return folded
 
 
 class Lift(nn.Module):
