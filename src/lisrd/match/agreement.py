@@ -40,11 +40,14 @@ def mutual_shares(
     if not (present0.all() and present1.all()):
         absent = ~(present0.unsqueeze(-1) & present1.unsqueeze(-2))
         similarity = similarity.masked_fill(absent, -math.inf)
-    index1, index0 = similarity.argmax(-1), similarity.argmax(-2)
-    rows = torch.arange(similarity.shape[-2], device=similarity.device)
-    is_mutual = (index0.gather(-1, index1) == rows) & present0 & present1.gather(-1, index1)
+    best1, index1 = similarity.max(-1)
+    is_mutual = (
+        best1 == similarity.amax(-2).gather(-1, index1)
+    ) & present0  # an argmax down the columns is slow
+    chosen = torch.zeros_like(present1, dtype=torch.int).scatter_add_(-1, index1, is_mutual.int())
     count = present0.sum(-1) + present1.sum(-1)
-    return 2 * is_mutual.sum(-1) / count.clamp_min(1).to(similarity.dtype)
+    shared = ((chosen > 0) & present1).sum(-1)  # equal rows that chose one column are one
+    return 2 * shared / count.clamp_min(1).to(similarity.dtype)
 
 
 def _of_voters(features: LocalFeatures, kinds: list[int]) -> Float[Tensor, "N V D"]:
