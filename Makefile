@@ -1,6 +1,6 @@
 # One command per habit. Each runs in .venv, which the first one makes and a change of pyproject.toml renews.
 PYTHON ?= python3
-EXTRAS := dev,docs,train,sfm,poselib,fast
+EXTRAS := dev,docs,train,sfm,poselib,fast,onnx
 BIN := .venv/bin
 
 .PHONY: demo test test-all check bench
