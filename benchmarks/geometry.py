@@ -1,4 +1,4 @@
-"""What docs/geometry.md says, measured: `python -m benchmarks.geometry [ROOT --describers a,b --out DIR]`.
+"""What docs/geometry.md says, measured: `python -m benchmarks.geometry [ROOT --describers a b --out DIR]`.
 
 Without ROOT: errors against known warps, and the seconds of each step. With ROOT, a folder that holds
 `hpatches_style` and `rotated_webcam`: the ablation on real pairs; DIR keeps their features for a later run.
@@ -20,7 +20,6 @@ from benchmarks.end_to_end import make_photographs
 from benchmarks.known_warps import MILD, Change, KnownPair, corner_error, known_pair
 from benchmarks.timing import Effort, interleaved
 from lisrd import LISRD
-from lisrd.cli.evaluation import split_describers
 from lisrd.evaluate import evaluate
 from lisrd.image import as_image
 from lisrd.verify import Geometry, Steps, VerifiedPair, estimate, refine, verify_pair
@@ -170,12 +169,12 @@ def ablation_table(rows: Sequence[dict[str, Any]]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.geometry", description=__doc__)
     parser.add_argument("root", type=Path, nargs="?")
-    parser.add_argument("--describers", default="root-sift,pyramid", help="names, separated by commas")
+    parser.add_argument("--describers", nargs="+", default=["root-sift", "pyramid"], metavar="NAME")
     parser.add_argument("--out", type=Path, help="keep features and scores here")
     parser.add_argument("--limit", type=int, help="so many webcam pairs, spread evenly")
     options = parser.parse_args(arguments)
     if options.root:
-        print(ablation(options.root, split_describers(options.describers), options.out, options.limit))
+        print(ablation(options.root, options.describers, options.out, options.limit))
         return
     print(f"{known_warp_table()}\n")
     print("bias of refined matches: {:+.4f}, {:+.4f} px\n".format(*bias()))
