@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.describing import pyramid_describer
 from benchmarks.inputs import feature_pair, given_keypoints, image
 from benchmarks.timing import Effort, interleaved
+from lisrd.describe.field import read_field
+from lisrd.describe.network import PyramidField
 from lisrd.match import match
+from lisrd.types import LocalFeatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Floor:
 
 
 def floors(count: int, width: int, height: int, keypoints: int, effort: Effort) -> list[Floor]:
-    """Matching `count` x `count` keypoints; describing one image, and its encoder alone."""
+    """Matching `count` x `count` keypoints; the two parts of describing one image, which differ in precision."""
     return [_matching(count, effort), *_describing(width, height, keypoints, effort)]
 
 
@@ -50,31 +54,31 @@ def _describing(width: int, height: int, count: int, effort: Effort) -> list[Flo
     describer = pyramid_describer()
     images, keypoints = image(width, height), given_keypoints(count, width, height)
     low = describer.precision
-    precision = str(low).removeprefix("torch.")
+    where = f"{width} x {height}"
 
     @torch.no_grad()
-    def encode() -> object:
+    def encode() -> PyramidField:
         with torch.autocast("cpu", dtype=low, enabled=low != torch.float32):
-            return describer.network.encoder(images)
+            return describer.network(images)
 
-    def describe() -> object:
-        return describer.describe(images, keypoints)
+    field = encode()
+    field.maps = [level.float() for level in field.maps]
 
-    traffic = _map_bytes(describer.network.encoder, encode)
-    features = describer.describe(images, keypoints)
+    def read() -> LocalFeatures:
+        return read_field(copy(field), keypoints)  # a copy has not yet looked at its grid
+
+    encoder = Floor(
+        f"encoder, {where}",
+        str(low).removeprefix("torch."),
+        _operations(encode),
+        _map_bytes(describer.network.encoder, encode),
+        _seconds(encode, effort),
+    )
+    features = read()
     assert features.turned_descriptors is not None
     written = features.descriptors.nbytes + features.turned_descriptors.nbytes
-    where = f"{width} x {height}"
-    return [
-        Floor(f"encoder, {where}", precision, _operations(encode), traffic, _seconds(encode, effort)),
-        Floor(
-            f"describe, {where}, {count} keypoints, four turns",
-            precision,
-            _operations(describe),
-            traffic + written,
-            _seconds(describe, effort),
-        ),
-    ]
+    what = f"heads and meta descriptors, {where}, {count} keypoints, four turns"
+    return [encoder, Floor(what, "float32", _operations(read), written, _seconds(read, effort))]
 
 
 def _operations(run: Callable[[], object]) -> int:

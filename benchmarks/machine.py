@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.timing import Effort, interleaved
 from lisrd.describe.precision import choose_precision
+from lisrd.match.passes import choose_pass
 
 _COPIED_MEGABYTES = 256  # beyond the caches of any CPU
 _SIDE = 2048
@@ -20,12 +21,14 @@ def machine() -> dict[str, object]:
     import kornia
 
     dtype, reason = choose_precision("auto", "cpu")
+    matching_pass, pass_reason = choose_pass("cpu")
     return {
         "name": f"{_cpu_name()}, {torch.get_num_threads()} threads",
         "cpu": _cpu_name(),
         "threads": torch.get_num_threads(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "precision": f"{str(dtype).removeprefix('torch.')} ({reason})",
+        "matching": f"{matching_pass} ({pass_reason})",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "kornia": kornia.__version__,

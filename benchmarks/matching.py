@@ -7,14 +7,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from unittest.mock import patch
 
 from torch import Tensor
 
 from benchmarks.direct import match_direct, match_plain
 from benchmarks.inputs import feature_pair, generator, unit
 from benchmarks.timing import Comparison, Effort, Run, interleaved
-from lisrd.match import match
-from lisrd.types import LocalFeatures
+from lisrd.match import Policy, match
+from lisrd.match.passes import choose_pass
+from lisrd.types import LocalFeatures, Matches
 
 _SELECTED = "match(), float32: online selection over 4 x 128-d, mutual nearest neighbours"
 _TURNED = f"{_SELECTED}; first the choice of the quarter turn"
@@ -24,7 +26,10 @@ _DIRECT_UP_TO = 8192
 
 
 def comparisons(counts: tuple[int, ...]) -> Iterator[Comparison]:
-    """Against the direct formulation at each count; at the largest with turns, and against plain neighbours."""
+    """Against the direct formulation at each count; at the largest with turns, and against plain neighbours.
+
+    Then what the compiled pass gives over torch's operations, and products of bfloat16 over those of float32.
+    """
     for count in counts:
         yield _against_direct(f"match_{count}_vs_direct", _SELECTED, feature_pair(count, keep_turns=False))
     largest = counts[-1]
@@ -39,6 +44,34 @@ def comparisons(counts: tuple[int, ...]) -> Iterator[Comparison]:
             lambda: match(*turned),
             lambda plain=plain: match_plain(*plain),
         )
+    upright = feature_pair(largest, keep_turns=False)
+    if choose_pass("cpu")[0] != "torch":
+        yield Comparison(
+            f"match_{largest}_vs_torch_pass",
+            _SELECTED,
+            "the same matches by torch's operations, tile by tile",
+            lambda: match(*upright),
+            lambda: _match_by_torch(*upright),
+        )
+    yield Comparison(
+        f"match_{largest}_bfloat16_vs_float32",
+        f"Policy(precision='bfloat16'): {_share_changed(upright):.2%} of the matches change",
+        "match(), float32",
+        lambda: match(*upright, Policy(precision="bfloat16")),
+        lambda: match(*upright),
+    )
+
+
+def _match_by_torch(features0: LocalFeatures, features1: LocalFeatures) -> Matches:
+    with patch("lisrd.match.matcher.choose_pass", lambda device: ("torch", "asked for")):
+        return match(features0, features1)
+
+
+def _share_changed(pair: tuple[LocalFeatures, LocalFeatures]) -> float:
+    """Of float32's matches, those that bfloat16 does not find."""
+    exact, low = (match(*pair, policy) for policy in (Policy(), Policy(precision="bfloat16")))
+    kept = {tuple(m) for m in low.matches.tolist()}
+    return sum(tuple(m) not in kept for m in exact.matches.tolist()) / len(exact.matches)
 
 
 def _against_direct(name: str, ours: str, pair: tuple[LocalFeatures, LocalFeatures]) -> Comparison:

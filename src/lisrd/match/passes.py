@@ -1,4 +1,4 @@
-"""Which code weighs the similarities and finds the neighbours on a device: shown by `lisrd info`, used by the matcher."""
+"""Which code weighs similarities and finds neighbours on a device: shown by `lisrd info`, used by the matcher."""
 
 from __future__ import annotations
 
