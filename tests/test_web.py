@@ -406,6 +406,26 @@ def test_bodies_are_measured_before_they_are_read(guard: Guard) -> None:
     assert knock(guard, "/gradio_api/upload", "PUT") == knock(guard, "/", "DELETE") == 404
 
 
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        (b'{"data": [{"path": "%s/a/one.png"}, {"path": "%s/a/one.png"}, "sift"]}', 0),
+        (b'{"data": []}', 0),
+        (b'{"data": [{"path": "/etc/passwd"}]}', 400),
+        (b'{"data": [{"path": "%s/../secret.png"}]}', 400),
+        (b'{"data": [{"a": [{"path": "https://example.org/a.png"}]}]}', 400),
+        (b'{"data": [{"path": null}]}', 400),
+        (b'{"data": [{"path": "%s/a/one.png", "b": {"path": "/etc/passwd"}}]}', 400),
+        (b"no json", 400),
+        (b"[" * 60_000, 400),
+        (b"\xff\xfe", 400),
+    ],
+)
+def test_messages_name_uploads_alone(guard: Guard, uploads: Path, message: bytes, status: int) -> None:
+    refusal = guard.refusal_of_message(message.replace(b"%s", os.fsencode(uploads)))
+    assert (refusal.status if refusal else 0) == status
+
+
 def test_uploads_together_have_a_limit(guard: Guard, uploads: Path) -> None:
     write(uploads / "large.png", b"x" * 15_000)
     assert knock(guard, "/gradio_api/upload", "POST", 9_000) == 507

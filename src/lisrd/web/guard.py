@@ -6,6 +6,7 @@ more with every version. What is not on this list does not exist here.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _API = "/gradio_api/"
 _FILE = _API + "file="
+_UPLOAD = _API + "upload"
 _PAGES = frozenset(
     {"/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt"}
     | {_API + name for name in ("info", "queue/data", "upload_progress", "startup-events", "theme.css")}
@@ -69,6 +71,12 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
         elif refusal := self.refusal(scope):
             await _refuse(refusal, send)
+        elif scope["method"] == "POST" and unquote(scope["path"]) != _UPLOAD:
+            body = await _read(receive)
+            if refusal := self.refusal_of_message(body):
+                await _refuse(refusal, send)
+            else:
+                await self._app(scope, _again(body, receive), _with_headers(send))
         else:
             await self._app(scope, receive, _with_headers(send))
 
@@ -82,16 +90,29 @@ class Guard:
         length = _content_length(scope)
         if length is None:
             return Refusal(411, "Say how long the message is.")
-        if path != _API + "upload":
+        if path != _UPLOAD:
             return Refusal(413, "The message is too long.") if length > _MESSAGE else None
         return self._refusal_of_upload(length)
+
+    def refusal_of_message(self, body: bytes) -> Refusal | None:
+        """Why what the page says is not passed on: a file that is no upload, which gradio might copy or fetch."""
+        try:
+            said = json.loads(body)
+            foreign = [path for path in _paths(said) if not self._is_upload(path)]
+        except (ValueError, RecursionError):
+            return Refusal(400, "The message is not JSON.")
+        return Refusal(400, "That is no upload of this page: drop the photograph again.") if foreign else None
+
+    def _is_upload(self, path: Any) -> bool:
+        if not isinstance(path, str) or "\0" in path:
+            return False
+        return Path(path).is_absolute() and Path(path).resolve().is_relative_to(self._folder)
 
     def _may_read(self, path: str) -> bool:
         if "\0" in path or "\\" in path or ".." in path.split("/"):
             return False
         if path.startswith(_FILE):
-            file = Path(path.removeprefix(_FILE))
-            return file.is_absolute() and file.resolve().is_relative_to(self._folder)
+            return self._is_upload(path.removeprefix(_FILE))
         return path in _PAGES or path.startswith(_FOLDERS)
 
     def _refusal_of_upload(self, length: int) -> Refusal | None:
@@ -102,6 +123,37 @@ class Guard:
         if len(sizes) >= self._limits.files or sum(sizes) + length > self._limits.disk:
             return Refusal(507, "The server's space for uploads is used up; try again in some minutes.")
         return None
+
+
+def _paths(said: Any) -> Iterator[Any]:
+    """What stands under "path" anywhere in a message: gradio's records of files are found by it."""
+    if isinstance(said, dict):
+        if "path" in said:
+            yield said["path"]
+        said = list(said.values())
+    if isinstance(said, list):
+        for one in said:
+            yield from _paths(one)
+
+
+async def _read(receive: Receive) -> bytes:
+    """The body; the server holds it to the length that was announced, and that was checked."""
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if message["type"] == "http.disconnect" or not message.get("more_body"):
+            return body
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Receives the body that was read already, and after it what comes."""
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receiving() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return receiving
 
 
 def _sizes(folder: Path) -> Iterator[int]:

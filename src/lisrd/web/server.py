@@ -8,14 +8,19 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from lisrd.errors import InputError, MissingExtraError
+from lisrd.web.guard import Application, Guard
 from lisrd.web.limits import Limits
+from lisrd.web.request import MatchRequest, Menu
 from lisrd.web.workers import Staff, Workers
+
+Match = Callable[[MatchRequest], str]
 
 #: Connections at a time; each open page holds two.
 _MAX_CONNECTIONS = 1000
@@ -68,17 +73,15 @@ def serving(staff: Staff, count: int, place: Place = Place()) -> Iterator[Servin
             workers.close()
 
 
-def _server(workers: Workers, folder: Path, count: int):  # type: ignore[no-untyped-def]  # uvicorn is optional
+def gradio_app(match: Match, menu: Menu, folder: Path, limits: Limits, count: int) -> Application:
+    """The page as gradio serves it, before the guard; `match` answers, `count` at a time."""
     import gradio as gr
-    import uvicorn
     from fastapi import FastAPI
 
     from lisrd.web.element import head, static_text
-    from lisrd.web.guard import Guard
     from lisrd.web.page import build_page, theme
 
-    limits = workers.staff.limits
-    page = build_page(workers.match, workers.menu, folder, limits, count)
+    page = build_page(match, menu, folder, limits, count)
     app = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         page,
@@ -95,6 +98,16 @@ def _server(workers: Workers, folder: Path, count: int):  # type: ignore[no-unty
         css=static_text("page.css"),
         head=head(),
     )
+    # Mounted and not launched, gradio leaves out its own check that a visitor's file is an upload.
+    page.has_launched = True
+    return cast(Application, app)
+
+
+def _server(workers: Workers, folder: Path, count: int):  # type: ignore[no-untyped-def]  # uvicorn is optional
+    import uvicorn
+
+    limits = workers.staff.limits
+    app = gradio_app(workers.match, workers.menu, folder, limits, count)
     config = uvicorn.Config(
         Guard(app, folder, limits),  # type: ignore[arg-type]
         log_level="warning",
