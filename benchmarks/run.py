@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import describing, end_to_end, matching, training
+from benchmarks import describing, end_to_end, matching, onnx, training
 from benchmarks.floors import floors
 from benchmarks.machine import ceilings, machine
 from benchmarks.report import write_report
@@ -44,7 +44,7 @@ class Sizes:
 QUICK = Sizes((64,), (64, 128), (128,), (96, 64), 32, 48, (128, 96), 64, (2, 96, 64, 16))
 
 
-GROUPS = ("match", "describe", "train_step", "end_to_end")
+GROUPS = ("match", "describe", "train_step", "end_to_end", "onnx")
 
 
 def comparisons(group: str, sizes: Sizes, pipeline: end_to_end.Pipeline) -> Iterator[Comparison]:
@@ -64,6 +64,8 @@ def comparisons(group: str, sizes: Sizes, pipeline: end_to_end.Pipeline) -> Iter
             yield from training.comparisons(*sizes.training)
         case "end_to_end":
             yield end_to_end.comparison(pipeline)
+        case "onnx":
+            yield from onnx.comparisons(*sizes.image, sizes.many_keypoints, sizes.matched[0])
 
 
 def measure(sizes: Sizes, effort: Effort, groups: tuple[str, ...], directory: Path) -> dict[str, Any]:

@@ -246,10 +246,8 @@ def test_example_without_torch(pyramid_files: ExportedFiles, photograph: np.ndar
 
     arguments = [str(EXAMPLE), str(pyramid_files.describer), str(pyramid_files.matcher), *map(str, paths)]
     options = ["--max-keypoints", "500", "--picture", str(tmp_path / "matches.png")]
-    program = (
-        "import runpy, sys; sys.modules['torch'] = None; runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
-    block = program.replace("sys.argv[0]", "sys.argv.pop(0) or sys.argv[0]")
+    block = "import runpy, sys; sys.modules['torch'] = None; sys.argv.pop(0)\n"
+    block += "runpy.run_path(sys.argv[0], run_name='__main__')"
     done = subprocess.run(
         [sys.executable, "-c", block, *arguments, *options], capture_output=True, text=True, check=True
     )
