@@ -46,7 +46,7 @@ class Rows:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path)
-    parser.add_argument("--describers", default="root-sift,upright-root-sift,pyramid")
+    parser.add_argument("--describers", default="root-sift,pyramid")
     parser.add_argument("--false-pairs", type=int, default=200)
     parser.add_argument("--every", type=int, default=4, help="take each n-th of the webcam pairs")
     options = parser.parse_args()

@@ -81,7 +81,7 @@ def _matches_in_words(document: dict[str, Any]) -> str:
 def _verdict_in_words(document: dict[str, Any]) -> str:
     verdict = document["verdict"]
     line = f"one place: {verdict['answer']} ({verdict['probability']:.2f})"
-    if document["rotation"]:
+    if document["rotation"] and verdict["answer"] != "no":  # of a model by chance nobody wants the angle
         degrees, factor = document["rotation"]["degrees"], document["scale"]["factor"]
         line += f"; image 1 is turned by {degrees:.1f} degrees clockwise and scaled by {factor:.2f}"
     return line
