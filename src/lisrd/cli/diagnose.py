@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Up to here all pairs are matched; beyond, each image with this many of those that look most alike.
 _EXHAUSTIVE_IMAGES, _SIMILAR_IMAGES = 40, 10
 
+_LISTED = 20
+
 
 def diagnose(
     source: Annotated[
@@ -122,14 +124,20 @@ def _text(diagnosis: Diagnosis, advice: list[str]) -> str:
         for one in diagnosis.weights
     ]
     turned = sorted((i for i in diagnosis.images if i.turned), key=lambda i: -abs(i.angle or 0))
-    if turned:
-        lines += ["", "turned images, degrees clockwise against most of their group"]
-        lines += [f"{i.angle:7.1f}  +-{i.disagreement:.1f}  {i.name}" for i in turned]
-    dark = sorted((i for i in diagnosis.images if i.other_light), key=lambda i: -(i.light_change or 0))
-    if dark:
-        lines += ["", "images under another light than most of their partners"]
-        lines += [f"{i.light_change:7.2f}  {i.name}" for i in dark]
-    alone = [i.name for i in diagnosis.images if not i.verified_pairs]
-    if alone:
-        lines += ["", f"without a verified pair: {', '.join(alone)}"]
+    lines += _listed(
+        "turned images, degrees clockwise against most of their group",
+        [f"{i.angle:7.1f}  +-{i.disagreement:.1f}  {i.name}" for i in turned],
+    )
+    relit = sorted((i for i in diagnosis.images if i.other_light), key=lambda i: -(i.light_change or 0))
+    lines += _listed(
+        "images under another light than most of their partners",
+        [f"{i.light_change:7.2f}  {i.name}" for i in relit],
+    )
+    lines += _listed("without a verified pair", [i.name for i in diagnosis.images if not i.verified_pairs])
     return "\n".join([*lines, "", *advice])
+
+
+def _listed(title: str, rows: list[str]) -> list[str]:
+    """The rows under their title, none without rows; the rest of too many is in the JSON document."""
+    more = [f"and {len(rows) - _LISTED} more"] if len(rows) > _LISTED else []
+    return ["", f"{title}:", *rows[:_LISTED], *more] if rows else []

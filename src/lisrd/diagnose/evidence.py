@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from lisrd.invariance import ILLUMINATION, Factor, invariances
-from lisrd.match.turn import read_turned
+from lisrd.invariance import ILLUMINATION, ROTATION, Factor, invariances
 from lisrd.types import LocalFeatures, Matches
 from lisrd.verify import Geometry, estimate, same_place
+
+#: Each point is joined by a line to those so many places after it; all pairs of points would say little more.
+_PARTNERS = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +22,8 @@ class PairEvidence:
 
     `weights` are the mean weights of the invariances over the verified matches (over all matches without a model).
     `angle` (degrees, clockwise on the screen) is how far image 1 shows the content turned. `light_change` is by how
-    much more similar the illumination invariant descriptors of the matches are than the illumination variant ones; None
-    too where the describer has no such kinds.
+    much more similar the illumination invariant descriptors of the matches are than the illumination variant ones; it
+    is None too where the describer has no such kinds.
     """
 
     names: tuple[str, str]
@@ -68,20 +70,21 @@ def kinds_invariant_to(factor: Factor, names: tuple[str, ...]) -> list[bool] | N
 
 
 def relative_angle(points0: Float[np.ndarray, "S 2"], points1: Float[np.ndarray, "S 2"]) -> float | None:
-    """Degrees by which the points are turned about their middle, clockwise where y points down.
+    """Degrees by which the points are turned, clockwise where y points down; None where they are in one place.
 
-    A weighted median of what each point says, so that half of them may be wrong; far points say it more precisely. None
-    for fewer than two places.
+    The weighted median of what the lines between points say, so that some of them may be wrong; long lines say it more
+    precisely.
     """
-    arms0, arms1 = ((p - np.median(p, axis=0)) @ (1, 1j) for p in (points0, points1))
-    turned = arms1 * np.conj(arms0)
-    if not np.abs(turned).sum():
+    z0, z1 = (points @ (1, 1j) for points in (points0, points1))
+    lines0, lines1 = (np.concatenate([z - np.roll(z, shift) for shift in _PARTNERS]) for z in (z0, z1))
+    turned = lines1 * np.conj(lines0)
+    if not turned.any():
         return None
     middle = np.angle(turned.sum())
     votes = np.angle(turned * np.exp(-1j * middle))
     order = np.argsort(votes)
-    lever = np.cumsum(np.abs(arms0)[order])
-    median = votes[order][np.searchsorted(lever, lever[-1] / 2)]
+    length = np.cumsum(np.abs(lines0)[order])
+    median = votes[order][np.searchsorted(length, length[-1] / 2)]
     return float(np.degrees(np.angle(np.exp(1j * (middle + median)))))
 
 
@@ -97,12 +100,16 @@ def _verified(
 
 
 def _light_change(features0: LocalFeatures, features1: LocalFeatures, matches: Matches) -> float | None:
-    """The weights do not tell: they favour the illumination invariant kinds under steady light, too."""
-    invariant = kinds_invariant_to(ILLUMINATION, matches.invariances)
-    if invariant is None or all(invariant) or not any(invariant):
+    """Of the rotation invariant kinds, because a tilt disturbs the others as light does.
+
+    The weights do not tell: they favour the illumination invariant kinds under steady light, too.
+    """
+    ignores_light = kinds_invariant_to(ILLUMINATION, matches.invariances) or []
+    ignores_turns = kinds_invariant_to(ROTATION, matches.invariances) or []
+    kinds = [v for v, ignores in enumerate(ignores_turns) if ignores]
+    steady, changing = ([v for v in kinds if ignores_light[v] is wanted] for wanted in (True, False))
+    if not steady or not changing:
         return None
     index0, index1 = matches.matches.unbind(1)
-    turned1 = read_turned(features1, matches.turn)
-    similarity = (features0.descriptors[0, index0] * turned1.descriptors[0, index1]).sum(-1).mean(0)
-    ignores_light = torch.tensor(invariant, device=similarity.device)
-    return float(similarity[ignores_light].mean() - similarity[~ignores_light].mean())
+    similarity = (features0.descriptors[0, index0] * features1.descriptors[0, index1]).sum(-1).mean(0)
+    return float(similarity[steady].mean() - similarity[changing].mean())

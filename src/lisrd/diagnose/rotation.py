@@ -1,7 +1,8 @@
 """From the angles between images to an angle for each: one-dimensional rotation averaging.
 
 Wrong angles of single pairs are outvoted: the angles start along the pairs with the most inliers, and are then the
-weighted mean of what all pairs of an image say, those that disagree by much counting little.
+weighted mean of what all pairs of an image say. At first all pairs count, later those that disagree count little: had
+they counted little from the beginning, a wrong pair with many inliers would silence all others.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from jaxtyping import Float, Int
 
 #: Rounds of averaging; each image hears of its neighbours' neighbours one round later.
 _ROUNDS = 50
-#: Degrees of disagreement at which a pair counts half.
-_DOUBT = 10.0
+#: Degrees of disagreement at which a pair counts half, in the first round and at last.
+_DOUBT = 180.0, 10.0
 #: Images within so many degrees of one another are held the same way.
 _ALIKE = 15.0
 
@@ -60,9 +61,9 @@ def _averaged(
     found: np.ndarray, pairs: np.ndarray, directions: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     first, second = pairs.T
-    for _ in range(_ROUNDS):
+    for doubt in np.geomspace(*_DOUBT, _ROUNDS):
         error = np.degrees(np.abs(np.angle(found[first] * directions * np.conj(found[second]))))
-        trust = weights / (1 + (error / _DOUBT) ** 2)
+        trust = weights / (1 + (error / doubt) ** 2)
         total = np.zeros_like(found)
         np.add.at(total, second, trust * found[first] * directions)
         np.add.at(total, first, trust * found[second] * np.conj(directions))
@@ -74,12 +75,12 @@ def _averaged(
 
 
 def _held_by_most(found: np.ndarray) -> complex:
-    """The mean direction of the images around the whole degree that has the most beside it."""
+    """The median direction of the images around the whole degree that has the most beside it."""
     degrees = np.degrees(np.angle(found))
     counts = np.bincount(np.round(degrees).astype(int) % 360, minlength=360)
     reach = int(_ALIKE)
     nearby = sum(np.roll(counts, shift) for shift in range(-reach, reach + 1))
     crowded = np.exp(1j * np.radians(np.argmax(nearby)))
-    beside = np.abs(np.degrees(np.angle(found * np.conj(crowded)))) <= _ALIKE + 0.5
-    mean = found[beside].sum()
-    return complex(mean / abs(mean))
+    apart = np.degrees(np.angle(found * np.conj(crowded)))
+    middle = np.median(apart[np.abs(apart) <= _ALIKE + 0.5])
+    return complex(crowded * np.exp(1j * np.radians(middle)))
