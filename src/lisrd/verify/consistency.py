@@ -68,14 +68,23 @@ def _support(
     """For the matches from `start` on, a block of them: how many near ones propose the same."""
     block = slice(start, start + _BLOCK)
     reach = max(NEAR * float(np.linalg.norm(np.ptp(places, axis=0))), 1e-6)
-    distance = np.sqrt(((places[block, None] - places) ** 2).sum(-1))
-    log_ratio, turn = np.moveaxis(proposals[block, None] - proposals, -1, 0)
-    turn = np.angle(np.exp(1j * turn))  # a full turn is none
-    support = _bell(distance, reach) * _bell(log_ratio, LOG_SCALE_WIDTH) * _bell(turn, ANGLE_WIDTH)
+    widths = reach, reach, LOG_SCALE_WIDTH
+    squared = np.square(_differences(proposals[:, 1], block, turns=True) / ANGLE_WIDTH)
+    for values, width in zip((*places.T, proposals[:, 0]), widths, strict=True):
+        squared += np.square(_differences(values, block) / width)
+    support = np.exp(-0.5 * squared)
     rows = np.arange(len(support))
     support[rows, start + rows] = 0  # nobody is their own witness
     return support.sum(1)
 
 
-def _bell(difference: np.ndarray, width: float) -> np.ndarray:
-    return np.exp(-0.5 * (difference / width) ** 2)
+def _differences(
+    values: Float[np.ndarray, "S"], block: slice, turns: bool = False
+) -> Float[np.ndarray, "rows S"]:
+    """Of the block's values to all; of angles (radians) at most half a turn. Single precision: it is a weight."""
+    if turns:
+        values = np.remainder(values, 2 * np.pi)
+    differences = np.subtract.outer(values[block], values).astype(np.float32)
+    if turns:  # a full turn is none
+        differences = np.pi - np.abs(np.pi - np.abs(differences))
+    return differences

@@ -95,9 +95,10 @@ def _allowed(
 ) -> Bool[np.ndarray, "N0 N1"]:
     assert geometry.model is not None
     if geometry.kind == "homography":
-        # Places beyond the horizon are not numbers and near nothing.
-        steps = project(points0, geometry.model)[:, None] - points1
-        return (steps**2).sum(-1) <= radius**2
+        places = project(points0, geometry.model)  # beyond the horizon they are not numbers, and near nothing
+        # An axis at a time in single precision: all pairs of keypoints are many.
+        x, y = (np.subtract.outer(*axis).astype(np.float32) for axis in zip(places.T, points1.T, strict=True))
+        return x * x + y * y <= radius**2
     if geometry.kind == "fundamental":
         lines = points0 @ geometry.model[:, :2].T + geometry.model[:, 2]
         distance = (lines[:, :2] @ points1.T + lines[:, 2:]) / np.linalg.norm(
