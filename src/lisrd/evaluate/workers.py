@@ -9,6 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+from lisrd.interrupt import workers_end_with_interrupt, workers_ignore_interrupt
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -24,8 +26,13 @@ def run_all(
         context = multiprocessing.get_context("spawn")
         threads = max(1, (os.cpu_count() or 1) // workers)
         chunk = max(1, min(8, len(items) // (4 * workers)))
-        with ProcessPoolExecutor(workers, context, _limit_threads, (threads,)) as pool:
-            return list(advance(pool.map(function, items, chunksize=chunk)))
+        with (
+            ProcessPoolExecutor(workers, context, _limit_threads, (threads,)) as pool,
+            workers_end_with_interrupt(),
+        ):
+            with workers_ignore_interrupt():
+                results = pool.map(function, items, chunksize=chunk)
+            return list(advance(results))
 
 
 def _limit_threads(threads: int) -> None:

@@ -126,7 +126,8 @@ def read_features(file: h5py.File | Path | str, name: str) -> LocalFeatures:
         hint = f"did you mean {near[0]}?" if near else "extract it first"
         raise InputError(f"{file.filename} has no features of {name}; {hint}")
     try:
-        return features_from_datasets({key: dataset[()] for key, dataset in file[name].items()})
+        stored = {key: item[()] for key, item in file[name].items() if isinstance(item, h5py.Dataset)}
+        return features_from_datasets(stored)
     except (
         InputError,
         LookupError,

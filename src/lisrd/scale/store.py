@@ -153,10 +153,15 @@ class ResumableStore:
 
 
 def record_names(file: h5py.File) -> Iterator[str]:
-    """The groups that hold datasets, whatever their depth."""
-    waiting = [(name, file[name]) for name in reversed(file)]
+    """The groups that hold datasets, whatever their depth; each once, though a damaged file may link in circles."""
+    waiting = [(name, group) for name, group in reversed(file.items()) if isinstance(group, h5py.Group)]
+    seen = set()
     while waiting:
         name, group = waiting.pop()
+        place = h5py.h5o.get_info(group.id).addr
+        if place in seen:
+            continue
+        seen.add(place)
         children = list(group.items())
         if any(isinstance(child, h5py.Dataset) for _, child in children):
             yield name
