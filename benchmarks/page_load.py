@@ -180,9 +180,10 @@ def served(*options: str) -> Iterator[tuple[str, int]]:
 
 
 def measure(visitors: int, seconds: float, describer: str, workers: int) -> dict[str, Any]:
-    """The tally of the crowd, and the server's memory before, right after, and a minute later."""
+    """The tally of the crowd, and the server's memory before and after it."""
     with served("--workers", str(workers)) as (url, process):
-        asyncio.run(crowd(url, min(visitors, 8), 5.0, describer))  # first calls load what they need
+        # A first crowd of the same size, an answer for each: buffers and threads are made once.
+        asyncio.run(crowd(url, visitors, 1.0, describer))
         memory = {"before": resident_megabytes(process)}
         tally = asyncio.run(crowd(url, visitors, seconds, describer))
         memory["after"] = resident_megabytes(process)

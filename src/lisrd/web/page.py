@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import gradio as gr
 from lisrd.errors import InputError
 from lisrd.web.element import answer_element, error_element
 from lisrd.web.limits import MEGABYTE, Limits
-from lisrd.web.request import MIN_KEYPOINTS, MODELS, TURNS, MatchRequest, Menu, checked_request
+from lisrd.web.request import MIN_KEYPOINTS, MODELS, TURNS, Match, Menu, checked_request
 
 _INTRODUCTION = """# LISRD
 Drop two photographs of one place. Rotation and light may differ: for every match, the descriptor that is invariant to
@@ -31,8 +30,6 @@ EXAMPLES = (
 #: A font of the visitor's system: gradio's own default would be fetched from elsewhere.
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _MONOSPACE = ("ui-monospace", "SFMono-Regular", "Consolas", "monospace")
-
-Match = Callable[[MatchRequest], str]
 
 
 def build_page(match: Match, menu: Menu, uploads: Path, limits: Limits, workers: int = 1) -> gr.Blocks:

@@ -54,6 +54,8 @@ def read_photograph(path: Path, name: str, limits: Limits) -> Photograph:
     try:
         pixels = read_image(path)
     except InputError as error:
+        if isinstance(error.__cause__, MemoryError):  # no fault of the file
+            raise error.__cause__ from None
         raise InputError(str(error).replace(str(path), name)) from None
     height, width = pixels.shape[:2]
     factor = limits.max_side / max(width, height)
@@ -81,6 +83,8 @@ def _check_header(path: Path, name: str, limits: Limits) -> None:
             width, height = image.size
     except Image.DecompressionBombError:
         raise InputError(_too_many_pixels(name, "", limits)) from None
+    except MemoryError:
+        raise
     except Exception:  # decoders raise what they like on broken headers
         raise InputError(
             f"{name} is not an image that this page reads; use JPEG, PNG, WebP or TIFF"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -63,6 +63,10 @@ class MatchRequest:
         if self.invariance.startswith(_ONLY):
             return Policy(only=(self.invariance.removeprefix(_ONLY),), turn=turn)
         return Policy(selection=self.invariance, turn=turn)  # type: ignore[arg-type]
+
+
+#: Gives the JSON of an answer.
+Match = Callable[[MatchRequest], str]
 
 
 def checked_request(values: Sequence[Any], menu: Menu, uploads: Path, max_keypoints: int) -> MatchRequest:

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,13 @@ from typing import cast
 from lisrd.errors import InputError, MissingExtraError
 from lisrd.web.guard import Application, Guard
 from lisrd.web.limits import Limits
-from lisrd.web.request import MatchRequest, Menu
+from lisrd.web.request import Match, Menu
 from lisrd.web.workers import Staff, Workers
-
-Match = Callable[[MatchRequest], str]
 
 #: Connections at a time; each open page holds two.
 _MAX_CONNECTIONS = 1000
+#: Longer than clients keep a connection that is idle: otherwise one may be closed under their next question.
+_KEEP_ALIVE_SECONDS = 75
 #: An open page's event stream would otherwise hold up the end.
 _GRACE_SECONDS = 2
 
@@ -112,6 +112,7 @@ def _server(workers: Workers, folder: Path, count: int):  # type: ignore[no-unty
         Guard(app, folder, limits),  # type: ignore[arg-type]
         log_level="warning",
         limit_concurrency=_MAX_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         server_header=False,
         ws="none",

@@ -155,8 +155,8 @@ def work(pipe: Connection, staff: Staff) -> None:
     """The life of a worker: load, say what there is, answer until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us
     try:
-        kitchen = _Kitchen(staff)
-        menu = kitchen.menu()
+        matcher = _Matcher(staff)
+        menu = matcher.menu()
     except (InputError, MissingExtraError) as error:
         pipe.send(("refused", str(error)))
         return
@@ -167,10 +167,10 @@ def work(pipe: Connection, staff: Staff) -> None:
             request = pipe.recv()
         except EOFError:
             return
-        pipe.send(kitchen.reply(request))
+        pipe.send(matcher.reply(request))
 
 
-class _Kitchen:
+class _Matcher:
     """The models of one worker, built once."""
 
     def __init__(self, staff: Staff) -> None:
