@@ -259,5 +259,5 @@ def test_turned_webcam_images_have_the_angle_of_their_homography(shared: Path, t
         H = np.loadtxt(path.with_suffix(".txt")).reshape(3, 3)
         true = relative_rotation_scale(H, (640, 360)).angle
         image = found[path.relative_to(root).as_posix()]
-        assert image.angle == pytest.approx(true, abs=2), path
+        assert image.angle == pytest.approx(true, abs=3), path
         assert image.turned == (abs(true) > 20)

@@ -21,10 +21,10 @@ from lisrd.scale.work import Progress
 
 #: Degrees from which an image counts as turned: rotation variant descriptors bear less.
 TURNED = 20.0
-#: `PairEvidence.light_change` from which the light counts as changed. `pyramid` gave at most 0.01 in the 42 verified pairs
-#: of v_boat, v_churchill and v_graf (HPatches, Oxford), at most 0.024 in 33 of one facade by many cameras, a median of
-#: 0.13 between a webcam and its day and night references, of 0.05 and 0.07 within one day, and 0.055 for an exact copy
-#: tilted by 40 degrees, halfway between quarter turns.
+#: `PairEvidence.light_change` from which the light counts as changed. `pyramid` gave at most 0.01 in the 42 verified
+#: pairs of v_boat, v_churchill and v_graf (HPatches, Oxford), at most 0.024 in 33 of one facade by many cameras, a
+#: median of 0.13 between a webcam and its day and night references, of 0.05 and 0.07 within one day, and 0.055 for an
+#: exact copy tilted by 40 degrees, halfway between quarter turns.
 LIGHT_CHANGED = 0.06
 
 _CACHED_IMAGES = 64
