@@ -15,7 +15,7 @@ def choose_pass(device: str) -> tuple[Pass, str]:
     if device == "cpu":
         if _is_installed("numba"):
             return "numba", "installed; one pass over each tile in the cache"
-        return "torch", "numba is not installed; with pip install 'lisrd[fast]' matching takes a third less time"
+        return "torch", "numba is not installed; pip install 'lisrd[fast]' makes matching faster"
     if device == "cuda" and torch.version.cuda and _is_installed("triton"):
         return "triton", "installed; one kernel that writes no similarities"
     return "torch", f"nothing faster is there for {device}"
