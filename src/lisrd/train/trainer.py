@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import lisrd
 from lisrd.describe.weights import Network, build_network
 from lisrd.errors import InputError, MissingExtraError
+from lisrd.interrupt import workers_ignore_interrupt
 from lisrd.train.allocator import keep_freed_memory
 from lisrd.train.checkpoint import (
     MovingAverage,
@@ -180,7 +181,8 @@ class Trainer:
             rank=fabric.global_rank,
             world_size=fabric.world_size,
         )
-        return iter(loader)
+        with workers_ignore_interrupt():
+            return iter(loader)
 
     def _step(self, batch: Any) -> dict[str, float]:
         optimiser, step = self.config.optimiser, self.progress.step
