@@ -136,7 +136,7 @@ def _batched(tensor: Tensor) -> Tensor:
         raise InputError(
             f"tensor of shape {tuple(tensor.shape)}; tensors are (3, H, W) or (B, 3, H, W), channels first"
         )
-    if 0 in batch.shape[2:]:
+    if 0 in batch.shape:
         raise InputError(f"image of shape {tuple(tensor.shape)} has no pixels")
     return batch
 
@@ -146,8 +146,6 @@ def _unit_range(batch: Tensor) -> Float[Tensor, "B C H W"]:
         return batch.float() / 255
     if not batch.is_floating_point():
         raise InputError(f"image of dtype {batch.dtype}; use uint8 (0..255) or float (0..1)")
-    if batch.numel() == 0:
-        return batch.float()
     low, high = (value.item() for value in torch.aminmax(batch))
     if not batch.isfinite().all():
         raise InputError("image contains NaN or infinite values; replace them first")

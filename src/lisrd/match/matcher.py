@@ -57,6 +57,8 @@ def match(features0: LocalFeatures, features1: LocalFeatures, policy: Policy = P
     pairs = mutual(nearest).to(features0.keypoints.device)
     pairs = _filtered(pairs, nearest.best1, nearest.best0, policy)
     scores, weights = scorer.at(pairs)
+    if not bool(scores.isfinite().all()):
+        raise InputError("features hold NaN or infinite descriptors; describe the images again")
     full_weights = weights.new_zeros(len(pairs), len(features0.invariances))
     full_weights[:, kinds] = weights
     return Matches(pairs, scores, full_weights, scorer.counts, features0.invariances, turn)

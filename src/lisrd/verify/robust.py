@@ -143,5 +143,6 @@ def _intrinsics(intrinsics: Points | None, name: str, needed: bool) -> Float[np.
 
 
 def _array(values: Points) -> Float[np.ndarray, "..."]:
-    plain = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    # numpy has no bfloat16, so that the tensor is widened first.
+    plain = values.detach().cpu().double().numpy() if isinstance(values, Tensor) else np.asarray(values)
     return np.ascontiguousarray(plain, dtype=np.float64)
