@@ -23,7 +23,7 @@ from lisrd.describe.network import PyramidNetwork
 from lisrd.describe.paper import PaperNetwork
 from lisrd.describe.weights import Network, fingerprint, load_network
 from lisrd.errors import InputError
-from lisrd.whole_file import whole_file
+from lisrd.whole_file import whole_file, writing
 
 FORMAT = "lisrd-onnx-1"
 
@@ -63,7 +63,8 @@ def export_onnx(name: str, directory: str | Path) -> ExportedFiles:
         largest = max(largest, _check(models[part], graph, _inputs(part, describer, *_CHECKED), what))
         _describe(models[part], _metadata(part, name, network))
     paths = {part: Path(directory) / f"{part}.onnx" for part in models}
-    Path(directory).mkdir(parents=True, exist_ok=True)
+    with writing(Path(directory)):
+        Path(directory).mkdir(parents=True, exist_ok=True)
     for part, model in models.items():
         with whole_file(paths[part]) as partial:
             partial.write_bytes(model.SerializeToString())
