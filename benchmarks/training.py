@@ -19,7 +19,7 @@ from lisrd.describe.network import PyramidConfig, PyramidNetwork
 from lisrd.describe.precision import choose_precision
 from lisrd.train.allocator import keep_freed_memory
 from lisrd.train.data.dataset import DataConfig, TripletDataset, collate
-from lisrd.train.data.dice import step_generator
+from lisrd.train.data.dice import sample_generators
 from lisrd.train.data.sources import build_mixture
 from lisrd.train.data.triplets import Augmenter, Triplets
 from lisrd.train.objective import LossConfig, TripletObjective
@@ -76,7 +76,7 @@ class Data:
         """The next batch; photographs and their keypoints are cached when they were seen before."""
         step = next(self.steps)
         samples = [self.dataset.sample(step * self.batch + i) for i in range(self.batch)]
-        return self.augmenter(collate(samples), step_generator(0, step))
+        return self.augmenter(collate(samples), sample_generators(0, step * self.batch, self.batch))
 
 
 def plain_config() -> PyramidConfig:

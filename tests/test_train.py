@@ -115,6 +115,25 @@ def _recorded(out: Path, steps: int) -> bool:
     return metrics.exists() and len(metrics.read_text().splitlines()) >= steps
 
 
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one_with_the_doubled_batch(
+    config: Path, photographs: Path, tmp_path: Path
+) -> None:
+    """The same samples, BatchNorm over all of them, means over all that counts; and one process reports."""
+    options = ["--data", str(photographs), "--steps", "4", "--workers", "0", "--json"]
+    doubled = tmp_path / "doubled.toml"
+    doubled.write_text(config.read_text().replace("batch_size = 2", "batch_size = 4"))
+    alone = [sys.executable, "-m", "lisrd", "train", str(doubled), "--out", str(tmp_path / "one"), *options]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    both = [*torchrun, "-m", "lisrd", "train", str(config), "--out", str(tmp_path / "two"), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(alone, check=True, capture_output=True, env=environment)
+    answered = subprocess.run(both, check=True, capture_output=True, env=environment)
+    assert json.loads(answered.stdout)["step"] == 4
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+    assert len(losses(tmp_path / "two")) == 4
+
+
 def test_another_configuration_is_refused(config: Path, photographs: Path, tmp_path: Path) -> None:
     trainer(config, photographs, tmp_path, 1).fit()
     with pytest.raises(InputError, match="another seed"):

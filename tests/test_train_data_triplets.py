@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from lisrd.coordinates import turn_points, warp_points
-from lisrd.train.data.dice import Dice, step_generator
+from lisrd.train.data.dice import Dice, numbered_generator, sample_generators
 from lisrd.train.data.homographies import (
     HomographyConfig,
     carry_keypoints,
@@ -39,18 +39,18 @@ NO_NOISE = PhotometricConfig(
 )
 
 
-def _dice(seed: int = 0) -> Dice:
-    return Dice(step_generator(seed, 0), "cpu")
+def _dice(count: int, seed: int = 0) -> Dice:
+    return Dice(sample_generators(seed, 0, count), "cpu")
 
 
 def _smooth(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
-    coarse = torch.rand(count, 3, height // 12, width // 12, generator=step_generator(seed, 1))
+    coarse = torch.rand(count, 3, height // 12, width // 12, generator=numbered_generator(seed, 1))
     return F.interpolate(coarse, (height, width), mode="bicubic", align_corners=False).clamp(0, 1)
 
 
 def _batch(count: int = 4, keypoints: int = 30) -> dict[str, torch.Tensor]:
     canvas = (_smooth(2 * count, 84, 112) * 255).byte()
-    xy = 3 + torch.rand(count, keypoints, 2, generator=step_generator(0, 2)) * torch.tensor([73.0, 53.0])
+    xy = 3 + torch.rand(count, keypoints, 2, generator=numbered_generator(0, 2)) * torch.tensor([73.0, 53.0])
     mask = torch.ones(count, keypoints, dtype=torch.bool)
     mask[:, -5:] = False
     has_other = torch.arange(count) % 2 == 0
@@ -82,7 +82,7 @@ def _centroid(image: torch.Tensor) -> torch.Tensor:
 class TestHomographies:
     @pytest.mark.parametrize("seed", range(8))
     def test_a_dot_lands_where_its_keypoint_does(self, seed: int) -> None:
-        dice = _dice(seed)
+        dice = _dice(1, seed)
         angle, _ = sample_angles(1, dice, HomographyConfig(rotation_probability=1.0))
         H = sample_homographies(angle, *SIZE, dice, HomographyConfig(wide_probability=0.5, wide_max=1.2))
         keypoint = torch.tensor([[[42.0, 27.0]]], dtype=torch.float64)
@@ -92,7 +92,7 @@ class TestHomographies:
         torch.testing.assert_close(_centroid(view), carried[0, 0], atol=0.5, rtol=0)
 
     def test_most_keypoints_in_the_middle_stay_visible(self) -> None:
-        dice = _dice()
+        dice = _dice(200)
         angle, _ = sample_angles(200, dice, HomographyConfig())
         H = sample_homographies(angle, *SIZE, dice, HomographyConfig())
         _, visible = carry_keypoints(torch.tensor([[[40.0, 30.0]]]).expand(200, 1, 2).double(), H, SIZE, 3.0)
@@ -102,7 +102,7 @@ class TestHomographies:
     def test_angles_count_as_rot90_does(self, turn: int) -> None:
         image = _smooth(1, 60, 60)
         angle = torch.tensor([turn * math.pi / 2])
-        H = sample_homographies(angle, 60, 60, _dice(), RIGID)
+        H = sample_homographies(angle, 60, 60, _dice(1), RIGID)
         keypoints = torch.tensor([[[10.0, 20.0], [30.0, 5.0]]], dtype=torch.float64)
         torch.testing.assert_close(warp_points(keypoints, H), turn_points(keypoints, 60, 60, turn))
         view = warp_images(image.double(), torch.linalg.inv(H), (0, 0), (60, 60))
@@ -112,7 +112,7 @@ class TestHomographies:
         wide = HomographyConfig(
             perspective=0.0, translation=0.0, wide_probability=1.0, wide_min=1.4, wide_max=1.6
         )
-        H = sample_homographies(torch.zeros(50), *SIZE, _dice(), wide)
+        H = sample_homographies(torch.zeros(50), *SIZE, _dice(50), wide)
         ends = warp_points(
             torch.tensor([[30.0, 30.0], [40.0, 30.0]], dtype=torch.float64).expand(50, 2, 2), H
         )
@@ -121,7 +121,7 @@ class TestHomographies:
         assert scale.max() < 1.601
 
     def test_half_of_the_views_are_turned_within_the_limit(self) -> None:
-        angle, rotated = sample_angles(2000, _dice(), HomographyConfig(max_rotation=90.0))
+        angle, rotated = sample_angles(2000, _dice(2000), HomographyConfig(max_rotation=90.0))
         assert rotated.float().mean() == pytest.approx(0.5, abs=0.04)
         assert torch.equal(angle != 0, rotated)
         assert 1.5 < angle.abs().max() <= math.pi / 2
@@ -151,7 +151,7 @@ class TestLight:
         images = {"photo": _smooth(6, 60, 80), "black": torch.zeros(6, 3, 60, 80)}.get(
             fill, torch.ones(6, 3, 60, 80)
         )
-        changed = change(images, _dice(1))
+        changed = change(images, _dice(6, seed=1))
         assert changed.shape == images.shape
         assert torch.isfinite(changed).all()
         assert changed.min() >= 0
@@ -159,18 +159,18 @@ class TestLight:
 
     def test_relighting_changes_every_image(self) -> None:
         images = _smooth(12, 60, 80)
-        relit = relight(images, _dice(), RelightConfig())
+        relit = relight(images, _dice(12), RelightConfig())
         assert ((relit - images).abs().mean(dim=(1, 2, 3)) > 0.01).all()
 
     def test_nights_are_darker(self) -> None:
         images = _smooth(32, 60, 80)
-        dark = turn_to_night(images, _dice(), NightConfig())
+        dark = turn_to_night(images, _dice(32), NightConfig())
         assert (dark.mean(dim=(1, 2, 3)) < 0.4).all()
         assert dark.mean() < 0.6 * images.mean()
 
     def test_no_effect_is_the_identity(self) -> None:
         images = _smooth(3, 60, 80)
-        torch.testing.assert_close(photograph(images.clone(), _dice(), NO_NOISE), images)
+        torch.testing.assert_close(photograph(images.clone(), _dice(3), NO_NOISE), images)
 
     def test_motion_blur_keeps_the_brightness_and_the_place_of_a_dot(self) -> None:
         config = PhotometricConfig(
@@ -182,13 +182,13 @@ class TestLight:
             jpeg_probability=0.0,
         )
         dot = _dot(40, 30).expand(4, 3, -1, -1).clone() * 0.9
-        blurred = photograph(dot.clone(), _dice(), config)
+        blurred = photograph(dot.clone(), _dice(4), config)
         for before, after in zip(dot, blurred, strict=True):
             torch.testing.assert_close(_centroid(after[0]), _centroid(before[0]), atol=1e-2, rtol=0)
             torch.testing.assert_close(after.sum(), before.sum(), rtol=1e-3, atol=0)
 
     def test_jpeg_error_falls_with_quality(self) -> None:
-        images = _smooth(1, 61, 83) * 0.8 + 0.2 * torch.rand(1, 3, 61, 83, generator=step_generator(0, 0))
+        images = _smooth(1, 61, 83) * 0.8 + 0.2 * torch.rand(1, 3, 61, 83, generator=numbered_generator(0, 0))
         errors = [
             float((compress(images, torch.tensor([q])) - images).abs().mean()) for q in (10.0, 50.0, 90.0)
         ]
@@ -197,15 +197,26 @@ class TestLight:
 
 
 class TestAugmenter:
-    def test_same_generator_same_triplets(self) -> None:
+    def test_same_generators_same_triplets(self) -> None:
         batch, augment = _batch(), Augmenter(size=SIZE)
-        a, b, c = (augment(batch, step_generator(1, step)) for step in (5, 5, 6))
+        a, b, c = (augment(batch, sample_generators(1, first, 4)) for first in (20, 20, 24))
         assert torch.equal(a.images, b.images)
         assert torch.equal(a.keypoints, b.keypoints)
         assert not torch.equal(a.images, c.images)
 
+    def test_a_sample_looks_the_same_in_any_batch(self) -> None:
+        """So that the processes of a training see their shares of what one process would see."""
+        batch, augment = _batch(), Augmenter(size=SIZE)
+        whole = augment(batch, sample_generators(1, 8, 4))
+        for first in (0, 2):
+            half = {name: value[first : first + 2] for name, value in batch.items()}
+            share = augment(half, sample_generators(1, 8 + first, 2))
+            torch.testing.assert_close(share.images, whole.images[:, first : first + 2])
+            assert torch.equal(share.mask, whole.mask[first : first + 2])
+            assert torch.equal(share.illumination_changed, whole.illumination_changed[first : first + 2])
+
     def test_shapes_range_and_mask(self) -> None:
-        triplets = Augmenter(size=SIZE)(_batch(), step_generator(0, 0))
+        triplets = Augmenter(size=SIZE)(_batch(), sample_generators(0, 0, 4))
         assert triplets.images.shape == (3, 4, 3, *SIZE)
         assert triplets.images.dtype == torch.float32
         assert triplets.keypoints.shape == (3, 4, 30, 2)
@@ -218,7 +229,7 @@ class TestAugmenter:
         assert (seen <= torch.tensor([76, 56])).all()
 
     def test_keypoints_are_carried_by_the_homographies(self) -> None:
-        triplets = Augmenter(size=SIZE)(_batch(), step_generator(0, 1))
+        triplets = Augmenter(size=SIZE)(_batch(), sample_generators(0, 4, 4))
         k0, k1, k2 = triplets.keypoints
         for H, carried in ((triplets.H_0to1, k1), (triplets.H_0to2, k2)):
             expected = warp_points(k0, H)[triplets.mask]
@@ -232,7 +243,7 @@ class TestAugmenter:
             homography=HomographyConfig(wide_probability=0.0),
             photometric=NO_NOISE,
         )
-        triplets = Augmenter(config, SIZE)(_batch(), step_generator(0, 3))
+        triplets = Augmenter(config, SIZE)(_batch(), sample_generators(0, 12, 4))
         size = torch.tensor([80.0, 60.0])
         grid = 2 * (triplets.keypoints + 0.5) / size - 1
         colours = F.grid_sample(
@@ -247,7 +258,7 @@ class TestAugmenter:
             other_light_probability=1.0, other_relight_probability=0.0, homography=RIGID, photometric=NO_NOISE
         )
         batch = _batch()
-        triplets = Augmenter(config, SIZE)(batch, step_generator(0, 0))
+        triplets = Augmenter(config, SIZE)(batch, sample_generators(0, 0, 4))
         torch.testing.assert_close(triplets.images[2], triplets.images[0], atol=1e-4, rtol=0)
         assert torch.equal(triplets.illumination_changed[batch["has_other"]], torch.tensor([True, True]))
         assert torch.equal(triplets.angle != 0, triplets.rotated)
@@ -255,14 +266,14 @@ class TestAugmenter:
     def test_light_changes_as_often_as_configured(self) -> None:
         batch = {name: value.repeat_interleave(64, 0)[..., :] for name, value in _batch(2, 6).items()}
         config = AugmentConfig(relight_probability=0.5, other_light_probability=0.8)
-        changed = Augmenter(config, SIZE)(batch, step_generator(0, 0)).illumination_changed
+        changed = Augmenter(config, SIZE)(batch, sample_generators(0, 0, 128)).illumination_changed
         assert changed[batch["has_other"]].float().mean() == pytest.approx(0.8, abs=0.15)
         assert changed[~batch["has_other"]].float().mean() == pytest.approx(0.5, abs=0.2)
 
     def test_the_sheet_is_a_picture(self, tmp_path: Path) -> None:
         from lisrd.image import read_image
 
-        draw_sheet(Augmenter(size=SIZE)(_batch(), step_generator(0, 0)), tmp_path / "sheet.png", rows=2)
+        draw_sheet(Augmenter(size=SIZE)(_batch(), sample_generators(0, 0, 4)), tmp_path / "sheet.png", rows=2)
         sheet = read_image(tmp_path / "sheet.png")
         assert min(sheet.shape[:2]) > 300
         assert np.ptp(sheet) > 200

@@ -59,6 +59,8 @@ def train(
         return
     with progress:
         network = trainer.fit()
+    if not trainer.is_main:  # one of several processes answers
+        return
     if export:
         export_network(network, export, trainer.provenance())
     scores = trainer.last_validation

@@ -9,14 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.distributed as distributed
 from jaxtyping import Float
 from torch import Tensor
 
-
-def process_count() -> int:
-    """How many processes train together."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+from lisrd.processes import process_count, rows_of_processes, sum_over_processes
 
 
 class PooledNorm(torch.autograd.Function):
@@ -57,9 +53,8 @@ class PooledNorm(torch.autograd.Function):
             [True, True, True],
         )
         by_weight, by_bias = (sums.view(groups, -1).sum(0) for sums in (by_weight, by_bias))
-        means = torch.stack([by_weight, by_bias]) / (x.numel() // len(weight) * process_count())
-        if process_count() > 1:
-            distributed.all_reduce(means)
+        count = x.numel() // len(weight) * process_count()
+        means = sum_over_processes(torch.stack([by_weight, by_bias])) / count
         factor = -weight / torch.sqrt(variance + ctx.eps)
         through_statistics = normalise(x, factor * means[0], factor * means[1], mean, variance, ctx.eps)
         return scaled.add_(through_statistics), by_weight, by_bias, None
@@ -69,16 +64,8 @@ def _pooled_statistics(
     x: Float[Tensor, "B K H W"], channels: int
 ) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
     """Mean and biased variance over all groups of channels and processes, which are equally large."""
-    mean, variance = (each.view(-1, channels) for each in _statistics(x))
-    if process_count() > 1:
-        mean, variance = _of_all_processes(mean), _of_all_processes(variance)
+    mean, variance = (rows_of_processes(each.view(-1, channels)) for each in _statistics(x))
     return mean.mean(0), variance.mean(0) + mean.var(0, unbiased=False)
-
-
-def _of_all_processes(values: Float[Tensor, "G C"]) -> Float[Tensor, "groups C"]:
-    gathered = [torch.empty_like(values) for _ in range(process_count())]
-    distributed.all_gather(gathered, values.contiguous())
-    return torch.cat(gathered)
 
 
 def _statistics(x: Float[Tensor, "B K H W"]) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:

@@ -15,7 +15,7 @@ from lisrd.train.bank_pairs import DescribedPairs, PairDescriber, concatenate
 from lisrd.train.checkpoint import MovingAverage
 from lisrd.train.clusters import start_from_clusters
 from lisrd.train.data.dataset import TripletDataset, triplet_loader
-from lisrd.train.data.dice import step_generator
+from lisrd.train.data.dice import numbered_generator
 from lisrd.train.data.triplets import Triplets
 from lisrd.train.trainer import VALIDATION_SEED, Trainer
 
@@ -50,7 +50,7 @@ class BankTrainer(Trainer):
 
     def start_from_clusters(self) -> None:
         """Centroids of every NetVLAD from the descriptors of the pairs."""
-        generator = step_generator(self.seed, 0)
+        generator = numbered_generator(self.seed, 0)
         for member, vlad in enumerate(self.network.meta.vlads):
             found = self.pairs.descriptors0[:, :, member].flatten(0, 1)
             start_from_clusters(vlad, found[found.any(1)].float().cpu(), generator)
@@ -58,7 +58,7 @@ class BankTrainer(Trainer):
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Scores of the averaged selector, appended to `validation.jsonl`."""
-        if self.fabric.global_rank:
+        if not self.journal:
             return {}
         self.last_validation = validate_bank(self.averaged_network(), self.validation_pairs)  # type: ignore[arg-type]
         self.journal.validation(self.progress.step, self.progress.seconds, self.last_validation, None)
@@ -77,9 +77,9 @@ class BankTrainer(Trainer):
     def _batches(self) -> Iterator[Any]:
         size, step, fabric = self.config.run.batch_size, self.progress.step, self.fabric
         while True:
-            generator = step_generator(self.seed, step * fabric.world_size + fabric.global_rank)
-            order = torch.randperm(len(self.pairs), generator=generator)
-            yield self.pairs.choose(order[:size].to(self.pairs.xy0.device))
+            order = torch.randperm(len(self.pairs), generator=numbered_generator(self.seed, step))
+            share = order[fabric.global_rank * size :][:size]
+            yield self.pairs.choose(share.to(self.pairs.xy0.device))
             step += 1
 
     def _triplets(self, batch: Any, seed: int, step: int) -> Any:

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lisrd.processes import mean_over_processes, process_count
+
 
 def ignored_negatives(
     xy0: Float[Tensor, "B N 2"], xy1: Float[Tensor, "B N 2"], mask: Bool[Tensor, "B N"], radius: float
@@ -25,8 +27,12 @@ def ignored_negatives(
 
 
 def masked_mean(values: Float[Tensor, " B *rest"], mask: Bool[Tensor, " B *rest"]) -> Float[Tensor, ""]:
-    """Mean of what counts; 0 when nothing does."""
-    return (values * mask).sum() / mask.sum().clamp_min(1)
+    """Mean of what counts; 0 when nothing does.
+
+    With several processes, what counts in all of them is what is divided by, so that the mean of their results is
+    the mean of one process with all of their samples.
+    """
+    return (values * mask).sum() / mean_over_processes(mask.sum().float()).clamp_min(1 / process_count())
 
 
 def dual_softmax_loss(

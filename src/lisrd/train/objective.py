@@ -47,7 +47,7 @@ class LossConfig:
     variant_weight: float = 0.5
     meta_weight: float = 1.0
     selection_weight: float = 0.0  # cross entropy of the selection to what changed
-    teacher: str = ""  # a describer, "aliked-n16=PATH": what it says of the clean anchor is asked of the views
+    teacher: str = ""  # a describer, "aliked-n16=PATH"; views shall have its descriptors of the clean anchor
     teacher_weight: float = 0.0
     teacher_share: float = 1.0  # of every batch; a teacher may cost more than the network
     teacher_kinds: tuple[str, ...] = ("rot_var_illum_invar",)
@@ -237,7 +237,7 @@ def selection_weights(
         tile_weights(k.to(meta0.dtype), size, tiles, network.tile_sampling) for k in triplets.keypoints[:2]
     )
     thin0, thin1 = meta_factors(meta0, meta1, weights0, weights1)
-    bias = network.meta.bias
+    bias: Tensor = network.meta.bias
     gain = network.selection.agreement_gain
     if gain:
         present = triplets.mask.unsqueeze(1).expand(similarity.shape[:3])

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 import lisrd
 from lisrd.describe.weights import Network, build_network
-from lisrd.errors import InputError, MissingExtraError
+from lisrd.errors import InputError
 from lisrd.interrupt import workers_ignore_interrupt
+from lisrd.processes import mean_over_processes
 from lisrd.train.allocator import keep_freed_memory
 from lisrd.train.checkpoint import (
     MovingAverage,
@@ -29,10 +30,11 @@ from lisrd.train.checkpoint import (
 )
 from lisrd.train.config import OptimiserConfig, TrainingConfig, to_table
 from lisrd.train.data.dataset import TripletDataset, triplet_loader
-from lisrd.train.data.dice import step_generator
+from lisrd.train.data.dice import sample_generators
 from lisrd.train.data.sources import build_mixture
 from lisrd.train.data.triplets import Augmenter, Triplets
 from lisrd.train.journal import Journal
+from lisrd.train.launch import launch_fabric
 from lisrd.train.objective import TripletObjective
 from lisrd.train.start import start_from, train_selection_alone
 from lisrd.train.teacher import Teacher
@@ -71,7 +73,7 @@ class Trainer:
         self.config, self.directory, self.seed, self.workers = config, directory, seed, workers
         self.on_step = on_step
         directory.mkdir(parents=True, exist_ok=True)
-        self.fabric = _fabric(config.run.precision)
+        self.fabric = launch_fabric(config.run.precision)
         keep_freed_memory()
         torch.manual_seed(seed)
         self.network, self.objective, model = self._build()
@@ -89,7 +91,7 @@ class Trainer:
         self.dataset = TripletDataset(train, config.data, seed)
         self.validation_set = TripletDataset(held_out, config.data, VALIDATION_SEED)
         self.augmenter = Augmenter(config.augment, config.data.size)
-        self.journal = Journal(directory)
+        self.journal = Journal(directory) if self.is_main else None
         self.model = self.fabric.setup_module(model)
         self.optimiser = self.fabric.setup_optimizers(self.optimiser)
 
@@ -120,12 +122,18 @@ class Trainer:
         self.average.updates = step
         self.progress = Progress(step, saved["seconds"])
         self.started_from = saved.get("started_from")
-        self.journal.forget_after(step)
+        if self.journal:
+            self.journal.forget_after(step)
         return True
 
     def preview(self) -> Triplets:
         """The triplets of the first step, for a look at what the network sees."""
         return self._triplets(next(self._batches()), self.seed, 0)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one of several processes that writes and reports."""
+        return bool(self.fabric.is_global_zero)
 
     def has_checkpoint(self) -> bool:
         """Whether the directory holds a run already."""
@@ -152,7 +160,7 @@ class Trainer:
         try:
             for batch in self._batches():
                 loss = self._step(batch)
-                now = before + time.monotonic() - started
+                now = self._agreed(before + time.monotonic() - started)
                 loss["samples_per_second"] = (
                     run.batch_size * self.fabric.world_size / (now - self.progress.seconds)
                 )
@@ -170,6 +178,10 @@ class Trainer:
         finally:
             self.save()
         return self.averaged_network()
+
+    def _agreed(self, seconds: float) -> float:
+        """One time for all processes, which must save, validate and stop at the same step."""
+        return float(mean_over_processes(torch.tensor(seconds, device=self.fabric.device)))
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         run, fabric = self.config.run, self.fabric
@@ -195,9 +207,10 @@ class Trainer:
             )
             taught = self._taught(batch) if self.teacher else None
         parts = self.model(taught, **{f.name: getattr(triplets, f.name) for f in fields(triplets)})
-        if not bool(torch.isfinite(parts["loss"])):
+        reached = dict(zip(parts, self._of_all(list(parts.values())), strict=True))
+        if not math.isfinite(reached["loss"]):
             raise FloatingPointError(
-                f"the loss is {float(parts['loss'])} at step {step}; the last checkpoint is good"
+                f"the loss is {reached['loss']} at step {step}; the last checkpoint is good"
             )
         self.fabric.backward(parts["loss"])
         self.fabric.clip_gradients(self.model, self.optimiser, max_norm=optimiser.clip_norm)
@@ -205,17 +218,23 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         self.average.update(self.network)
         self.progress.step += 1
-        return {name: float(value.detach()) for name, value in parts.items()}
+        return reached
+
+    def _of_all(self, parts: list[Tensor]) -> list[float]:
+        """The losses of the whole batch, of which every process has a share."""
+        return mean_over_processes(torch.stack([part.detach().float() for part in parts])).tolist()
 
     def _taught(self, batch: dict[str, Tensor]) -> Tensor:
         """The teacher's descriptors of the first anchors, as many as the configuration pays for."""
+        assert self.teacher is not None
         count = math.ceil(self.config.loss.teacher_share * self.config.run.batch_size)
         return self.teacher.describe({k: v[:count] for k, v in batch.items()}).to(self.fabric.device)
 
-    def _triplets(self, batch: Any, seed: int, step: int) -> Triplets:
-        device = self.fabric.device
+    def _triplets(self, batch: Any, seed: int, number: int) -> Triplets:
+        """Triplets from the `number`-th batch of samples."""
+        device, count = self.fabric.device, len(batch["image0"])
         on_device = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-        return self.augmenter(on_device, step_generator(seed, step))
+        return self.augmenter(on_device, sample_generators(seed, number * count, count))
 
     def _spent(self) -> float:
         """Share of the budget that is used, by steps or by time."""
@@ -231,7 +250,7 @@ class Trainer:
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Scores of the averaged network, appended to `validation.jsonl`."""
-        if self.fabric.global_rank:
+        if not self.journal:
             return {}
         run = self.config.run
         count = -(-run.validation_triplets // run.batch_size)
@@ -243,7 +262,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint; one process does."""
-        if self.fabric.global_rank:
+        if not self.is_main:
             return
         state = {
             "network": self.network.state_dict(),
@@ -273,7 +292,7 @@ class Trainer:
                 )
 
     def _record(self, loss: dict[str, float]) -> None:
-        if self.fabric.global_rank:
+        if not self.journal:
             return
         row = {"step": self.progress.step, **loss, "seconds": round(self.progress.seconds, 3)}
         self.journal.step(row)
@@ -305,26 +324,6 @@ def learning_rate(config: OptimiserConfig, step: int, spent: float) -> float:
     }[config.schedule]
     final = 1.0 if config.schedule == "constant" else config.final_fraction
     return config.learning_rate * warm * (final + (1 - final) * shape)
-
-
-def _fabric(precision: str) -> Any:
-    try:
-        from lightning_fabric import Fabric
-    except ImportError:
-        raise MissingExtraError("train", "training") from None
-    from lisrd.describe.precision import has_fast_bfloat16
-
-    if precision == "auto":
-        precision = "bfloat16" if has_fast_bfloat16() else "float32"
-    named = {"bfloat16": "bf16-mixed", "float32": "32-true"}
-    if precision not in named:
-        raise InputError(f"run.precision is {precision!r}; it must be 'auto', 'float32' or 'bfloat16'")
-    fabric = Fabric(
-        precision=named[precision],  # type: ignore[arg-type]
-        devices="auto" if torch.cuda.is_available() else 1,
-    )
-    fabric.launch()
-    return fabric
 
 
 def _difference(old: Any, new: Any) -> str:

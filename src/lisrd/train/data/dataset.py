@@ -6,9 +6,11 @@ warped from it show real pixels beyond the anchor's border as far as the photogr
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from types import TracebackType
 
 import cv2
 import numpy as np
@@ -175,7 +177,7 @@ def triplet_loader(
         batch_sampler=_Steps(batch_size, start_step, stop, rank, world_size),  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=_one_thread if workers else None,
+        worker_init_fn=_prepare_worker if workers else None,
         # Forked workers hang where torch or OpenCV threads ran in the parent.
         multiprocessing_context="spawn" if workers else None,
         pin_memory=torch.cuda.is_available(),
@@ -183,6 +185,15 @@ def triplet_loader(
     )
 
 
-def _one_thread(worker: int) -> None:
+def _prepare_worker(worker: int) -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    sys.excepthook = _unless_nobody_listens
+
+
+def _unless_nobody_listens(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A trainer that was interrupted fetches no more batches: nothing that the user need read about."""
+    if not issubclass(kind, ConnectionError):
+        sys.__excepthook__(kind, error, trace)

@@ -69,7 +69,7 @@ def sample_homographies(
 
 def _distorted_patch(count: int, dice: Dice, config: HomographyConfig) -> Float[Tensor, "B 4 2"]:
     """Corners of the window, centred, in shares of the image's sides."""
-    left, right, vertical = (dice.triangular(3, count) * config.perspective).unbind(0)
+    left, right, vertical = (dice.triangular(count, 3) * config.perspective).unbind(1)
     lean = torch.stack([left, vertical, right, -vertical, right, vertical, left, -vertical], dim=-1).view(
         count, 4, 2
     )

@@ -57,9 +57,10 @@ def _on_some(
     dice: Dice,
     config: PhotometricConfig,
 ) -> None:
-    index = dice.coin(len(images), probability).nonzero().squeeze(1).to(images.device)
-    if len(index):
-        images[index] = effect(images[index], dice, config)
+    chosen = dice.coin(len(images), probability).nonzero().squeeze(1)
+    if len(chosen):
+        index = chosen.to(images.device)
+        images[index] = effect(images[index], dice.of(chosen.tolist()), config)
 
 
 def expose(

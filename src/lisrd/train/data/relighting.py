@@ -51,9 +51,10 @@ def relight(images: Float[Tensor, "B 3 H W"], dice: Dice, config: RelightConfig)
     at_night = dice.coin(len(images), config.night_probability)
     relit = torch.empty_like(images)
     for chosen, change in ((~at_night, relight_by_day), (at_night, relight_by_night)):
-        index = chosen.nonzero().squeeze(1).to(images.device)
-        if len(index):
-            relit[index] = change(images[index], dice, config)
+        samples = chosen.nonzero().squeeze(1)
+        if len(samples):
+            index = samples.to(images.device)
+            relit[index] = change(images[index], dice.of(samples.tolist()), config)
     return relit
 
 
@@ -147,8 +148,8 @@ def clutter_shadow(
     """The shadow of leaves or clouds: smooth noise above a threshold."""
     count, size = len(luminance), (luminance.shape[2], luminance.shape[3])
     depth = _shadow_depth(count, config.clutter_probability, dice, config)
-    cells = int(dice.log_uniform(1, low=4.0, high=24.0))
-    clutter = smooth_noise(count, size, cells, dice)
+    cells = dice.log_uniform(count, low=4.0, high=24.0).int().tolist()
+    clutter = torch.cat([smooth_noise(1, size, n, dice.of([i])) for i, n in enumerate(cells)])
     threshold = dice.uniform(count, 1, 1, 1, low=-0.5, high=0.7)
     softness = dice.log_uniform(count, 1, 1, 1, low=0.1, high=1.0)
     return 0.7 * depth * torch.sigmoid((clutter - threshold) / softness)

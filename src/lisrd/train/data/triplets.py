@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -60,7 +61,7 @@ class Triplets:
 class Augmenter:
     """Makes triplets of `size` (height, width) from collated samples that are on the training device.
 
-    Everything random comes from the CPU generator it is called with: see `step_generator`.
+    Everything random comes from the CPU generators it is called with, one per sample: see `sample_generators`.
     """
 
     def __init__(
@@ -72,11 +73,11 @@ class Augmenter:
         self.size = size
 
     @torch.no_grad()
-    def __call__(self, batch: dict[str, Tensor], generator: torch.Generator) -> Triplets:
+    def __call__(self, batch: dict[str, Tensor], generators: Sequence[torch.Generator]) -> Triplets:
         canvases = batch["image0"]
         count, device = len(canvases), canvases.device
         margin = (canvases.shape[2] - self.size[0]) // 2, (canvases.shape[3] - self.size[1]) // 2
-        on_cpu, dice = Dice(generator, "cpu"), Dice(generator, device)
+        on_cpu, dice = Dice(generators, "cpu"), Dice(generators, device)
         homography = self.config.homography
         angle, rotated = sample_angles(count, on_cpu, homography)
         H_0to1 = sample_homographies(angle, *self.size, on_cpu, homography)
@@ -93,8 +94,8 @@ class Augmenter:
             keypoints.append(carried)
             mask = mask & visible
         chosen = relit.to(device)
-        views[1][chosen] = relight(views[1][chosen], dice, self.config.relight)
-        images = photograph(torch.cat(views), dice, self.config.photometric)
+        views[1][chosen] = relight(views[1][chosen], dice.of(relit.tolist()), self.config.relight)
+        images = photograph(torch.cat(views), dice.fork(3), self.config.photometric)
         return Triplets(
             images=images.view(3, count, *images.shape[1:]),
             keypoints=torch.stack(keypoints),
