@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lisrd.describe.pooled_norm import PooledNorm, normalise, process_count
+from lisrd.describe.pooled_norm import PooledNorm, normalise
+from lisrd.processes import process_count
 
 NUM_TURNS = 4
 
