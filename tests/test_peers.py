@@ -207,7 +207,7 @@ def test_weights_of_another_network_are_refused(weights: dict[str, Path], tmp_pa
     with pytest.raises(InputError, match="does not exist"):
         build_describer(f"{name}={tmp_path / 'none.pth'}")
     (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(InputError, match="not a checkpoint"):
+    with pytest.raises(InputError, match="no checkpoint"):
         build_describer(f"{name}={tmp_path / 'text.pth'}")
     with pytest.raises(InputError, match=f"{name}=PATH"):
         build_describer(name)

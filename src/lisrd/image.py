@@ -38,7 +38,7 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
     path = Path(path)
     _check_file(path)
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=_formats()) as image:
             return _upright_rgb(image)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -88,6 +88,12 @@ def as_image(image: ImageLike) -> Float[Tensor, "B 3 H W"]:
         case _:
             raise InputError(f"{type(image).__name__} is no image; give a path, PIL image, array or tensor")
     return _rgb(_unit_range(_batched(tensor)))
+
+
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow decodes: AVIF came late, and codecs may be left out of a build."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _check_file(path: Path) -> None:

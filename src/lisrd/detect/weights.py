@@ -25,7 +25,9 @@ def load_weights(
     content = read_pickled_tensors(Path(path))
     state = content.get(inside, content) if inside is not None else content
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path} holds no weights by name; give a checkpoint of {type(network).__name__}")
+        raise InputError(
+            f"{path} holds no tensors by name: these are not weights of {type(network).__name__}"
+        )
     expected = network.state_dict()
     missing = sorted(expected.keys() - state.keys() - set(may_miss))
     unexpected = sorted(map(str, state.keys() - expected.keys()))

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-from lisrd.interrupt import workers_end_with_interrupt, workers_ignore_interrupt
+from lisrd.interrupt import leave_when_terminated, workers_end_with_interrupt, workers_ignore_interrupt
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,18 +27,19 @@ def run_all(
         threads = max(1, (os.cpu_count() or 1) // workers)
         chunk = max(1, min(8, len(items) // (4 * workers)))
         with (
-            ProcessPoolExecutor(workers, context, _limit_threads, (threads,)) as pool,
-            workers_end_with_interrupt(),
+            ProcessPoolExecutor(workers, context, _prepare_worker, (threads,)) as pool,
+            workers_end_with_interrupt(pool),
         ):
             with workers_ignore_interrupt():
                 results = pool.map(function, items, chunksize=chunk)
             return list(advance(results))
 
 
-def _limit_threads(threads: int) -> None:
+def _prepare_worker(threads: int) -> None:
     import cv2
     import torch
 
+    leave_when_terminated()
     torch.set_num_threads(threads)  # processes that each take all cores slow one another down
     cv2.setNumThreads(threads)
 

@@ -122,4 +122,6 @@ def _smoothed_to(pixels: np.ndarray, H: np.ndarray) -> Float[np.ndarray, "H W 3"
     scale = math.sqrt(abs(np.linalg.det(affine_of_homography(H, centre)[0])))
     if not 0 < scale < 1:
         return pixels
-    return cv2.GaussianBlur(pixels, (0, 0), 0.5 * math.sqrt(1 / scale**2 - 1))
+    # Beyond the image's own size nothing is left to smooth, and OpenCV's kernel would outgrow its integers.
+    sigma = min(0.5 * math.sqrt(max(1 / scale - 1, 0)) * math.sqrt(1 / scale + 1), max(height, width))
+    return cv2.GaussianBlur(pixels, (0, 0), sigma)
