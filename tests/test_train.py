@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from lisrd.describe.network import PyramidConfig
+from lisrd.cli.real_pairs import RealPairs
+from lisrd.describe.network import PyramidConfig, PyramidNetwork
 from lisrd.errors import InputError
 from lisrd.train.checkpoint import load_checkpoint, newest_checkpoint
 from lisrd.train.config import TrainingConfig, load_config, network_config
@@ -113,6 +114,39 @@ def test_killed_run_resumes_to_the_same_losses(config: Path, photographs: Path, 
 def _recorded(out: Path, steps: int) -> bool:
     metrics = out / "metrics.jsonl"
     return metrics.exists() and len(metrics.read_text().splitlines()) >= steps
+
+
+def test_scores_of_real_pairs_are_recorded_beside_the_others(
+    config: Path, photographs: Path, tmp_path: Path
+) -> None:
+    training = trainer(config, photographs, tmp_path, 1)
+    training.real_pairs = lambda network: {"real night": {"soft": 50.0, "mean": float(network.training)}}
+    training.fit()
+    row = json.loads((tmp_path / "validation.jsonl").read_text())
+    assert row["real night"] == {"soft": 50.0, "mean": 0.0}
+    assert training.provenance()["validation"]["real night"]["soft"] == 50.0
+    wide = cv2.imread(str(tmp_path / "validation.png")).shape[1]
+    trainer(config, photographs, tmp_path / "without", 1).fit()
+    assert wide > cv2.imread(str(tmp_path / "without" / "validation.png")).shape[1]  # a panel more
+
+
+@pytest.mark.slow
+def test_real_pairs_in_the_layout_of_hpatches(photographs: Path, tmp_path: Path) -> None:
+    sequence = tmp_path / "pairs" / "v_same"
+    sequence.mkdir(parents=True)
+    for number in (1, 2):
+        (sequence / f"{number}.png").write_bytes((photographs / "0.png").read_bytes())
+    (sequence / "H_1_2").write_text("1 0 0\n0 1 0\n0 0 1\n")
+    network = PyramidNetwork(PyramidConfig(widths=(2, 2, 2, 2, 2), trunk_width=4, head_width=8))
+    scores = RealPairs(tmp_path / "pairs", tmp_path, 5)(network.eval())
+    names = {kind.name for kind in network.invariances} | {"soft", "mean", "hard", "oracle"}
+    assert set(scores["real viewpoint"]) == names
+    assert set(scores["real viewpoint"].values()) == {100.0}  # an image matches itself
+
+
+def test_real_pairs_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        RealPairs(tmp_path, tmp_path, 5)
 
 
 @pytest.mark.slow

@@ -23,6 +23,10 @@ def train(
     init: Annotated[
         str | None, typer.Option(help="Weights that a new run starts from: a bundled name or a file.")
     ] = None,
+    val: Annotated[
+        Path | None, typer.Option(help="Real pairs to validate on: a folder as RDNIM's or HPatches'.")
+    ] = None,
+    val_pairs: Annotated[int, typer.Option(min=1, help="How many of them.")] = 40,
     seed: int = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 1,
     export: Annotated[Path | None, typer.Option(help="Write the averaged weights here at the end.")] = None,
@@ -30,6 +34,7 @@ def train(
     json: JsonOption = False,
 ) -> None:
     """Train descriptors and their selection on your own images."""
+    from lisrd.cli.real_pairs import RealPairs
     from lisrd.train.data.sheet import draw_sheet
     from lisrd.train.export import export_network
     from lisrd.train.run import build_trainer
@@ -52,6 +57,7 @@ def train(
         resume=resume,
         on_step=show,
         init=init,
+        real_pairs=RealPairs(val, out, val_pairs) if val else None,
     )
     if sheet:
         draw_sheet(trainer.preview(), sheet)

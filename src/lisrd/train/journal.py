@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lisrd.image import read_image
 from lisrd.train.data.sheet import draw_sheet
 from lisrd.train.data.triplets import Triplets
 from lisrd.train.validation import KINDS
@@ -42,9 +43,15 @@ class Journal:
             for name, value in by_name.items():
                 self._board.add_scalar(f"validation_{kind}/{name}", value, step)
         plot_validation(self.directory / "validation.jsonl", self.directory / "validation.png")
+        self._show("validation.png", step)
         if seen is not None:
             draw_sheet(seen, self.directory / "validation_triplets.png")
+            self._show("validation_triplets.png", step)
         self._board.flush()
+
+    def _show(self, picture: str, step: int) -> None:
+        pixels = read_image(self.directory / picture)
+        self._board.add_image(Path(picture).stem, pixels, step, dataformats="HWC")
 
     def forget_after(self, step: int) -> None:
         """Steps after a checkpoint are done again: what was recorded of them goes, and so does half a line."""
@@ -66,22 +73,25 @@ def _number(value: Tensor) -> float:
 
 
 def plot_validation(source: Path, target: Path) -> None:
-    """Every score over training time, one panel per kind of pair."""
+    """Every score over training time, one panel per kind of pair; real pairs behind the synthetic ones."""
     from matplotlib.figure import Figure
 
     rows = [json.loads(line) for line in source.read_text().splitlines()]
-    figure = Figure(figsize=(14, 4), layout="constrained")
-    panels = figure.subplots(1, len(KINDS), sharey=True)
-    for panel, kind in zip(panels, KINDS, strict=True):
+    real = sorted({kind for row in rows for kind in row if kind.startswith("real ")})
+    kinds = (*KINDS, *real)
+    figure = Figure(figsize=(3.5 * len(kinds), 4), layout="constrained")
+    panels = figure.subplots(1, len(kinds), sharey=True)
+    for panel, kind in zip(panels, kinds, strict=True):
         seen = [row for row in rows if kind in row]
         for name in seen[0][kind] if seen else ():
             style = {"soft": "-", "oracle": ":", "mean": "--"}.get(name, "-")
             minutes = [row["seconds"] / 60 for row in seen]
             width = 2.5 if name == "soft" else 1.2
             panel.plot(minutes, [row[kind][name] for row in seen], style, lw=width, label=name)
-        panel.set(title=f"changed: {kind}", xlabel="minutes")
+        title = f"{kind}: precision" if kind in real else f"changed: {kind}"
+        panel.set(title=title, xlabel="minutes")
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("matching score, per cent")
+    panels[0].set_ylabel("matching score or precision, per cent")
     shown = next((panel for panel in reversed(panels) if panel.lines), None)
     if shown is not None:
         shown.legend(fontsize=8)

@@ -9,7 +9,7 @@ from lisrd.errors import InputError
 from lisrd.train.bank import BankTrainer
 from lisrd.train.bank_config import load_bank_config
 from lisrd.train.config import load_config, read_table, with_budget
-from lisrd.train.trainer import Trainer
+from lisrd.train.trainer import RealScores, Trainer
 
 
 def build_trainer(
@@ -24,21 +24,25 @@ def build_trainer(
     resume: bool = False,
     on_step: Callable[[dict[str, float]], None] | None = None,
     init: str | Path | None = None,
+    real_pairs: RealScores | None = None,
 ) -> Trainer:
     """The trainer of a network or of a bank's selection, at the start or where `out` left off.
 
-    `init`: weights that a new run starts from; a resumed one has its own.
+    `init`: weights that a new run starts from; a resumed one has its own. `real_pairs`: see `Trainer`.
 
     Raises:
         InputError: bad configuration or data; `out` holds a run and `resume` is false, or the run there is another.
     """
     trainer: Trainer
     if read_table(config).get("kind") == "bank":
+        if real_pairs:
+            raise InputError("--val is for networks; measure a bank with `lisrd evaluate`")
         bank = with_budget(load_bank_config(config), steps, minutes)
         trainer = BankTrainer(bank, data, out, seed, workers, on_step, None if resume else init)
     else:
         network = with_budget(load_config(config), steps, minutes)
         trainer = Trainer(network, data, out, seed, workers, on_step, None if resume else init)
+        trainer.real_pairs = real_pairs
     if resume:
         trainer.resume()
     elif trainer.has_checkpoint():

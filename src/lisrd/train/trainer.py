@@ -44,6 +44,10 @@ from lisrd.train.validation import validate
 VALIDATION_SEED = 20_200_824
 
 
+#: Scores of the network in training by kind of pair, from pairs that the trainer knows nothing of.
+RealScores = Callable[[Any], dict[str, dict[str, float]]]
+
+
 @dataclass
 class Progress:
     """Where the run stands; saved with every checkpoint."""
@@ -72,6 +76,7 @@ class Trainer:
         """
         self.config, self.directory, self.seed, self.workers = config, directory, seed, workers
         self.on_step = on_step
+        self.real_pairs: RealScores | None = None  # asked at every validation
         directory.mkdir(parents=True, exist_ok=True)
         self.fabric = launch_fabric(config.run.precision)
         keep_freed_memory()
@@ -252,13 +257,18 @@ class Trainer:
         """Scores of the averaged network, appended to `validation.jsonl`."""
         if not self.journal:
             return {}
-        run = self.config.run
-        count = -(-run.validation_triplets // run.batch_size)
-        loader = triplet_loader(self.validation_set, run.batch_size, num_steps=count)
-        batches = [self._triplets(batch, VALIDATION_SEED, step) for step, batch in enumerate(loader)]
-        self.last_validation = scores = validate(self.averaged_network(), batches)
+        batches = self.validation_batches(self.config.run.validation_triplets)
+        network = self.averaged_network()
+        scores = validate(network, batches) | (self.real_pairs(network) if self.real_pairs else {})
+        self.last_validation = scores
         self.journal.validation(self.progress.step, self.progress.seconds, scores, batches[0])
         return scores
+
+    def validation_batches(self, count: int) -> list[Triplets]:
+        """At least `count` triplets of the photographs kept for validation, the same in every run."""
+        size = self.config.run.batch_size
+        loader = triplet_loader(self.validation_set, size, num_steps=-(-count // size))
+        return [self._triplets(batch, VALIDATION_SEED, number) for number, batch in enumerate(loader)]
 
     def save(self) -> None:
         """Write a checkpoint; one process does."""
