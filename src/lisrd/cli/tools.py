@@ -19,6 +19,9 @@ _EXTRAS = {
     "sfm": "pycolmap",
     "poselib": "poselib",
     "fast": "numba",
+    "onnx": "onnxruntime",
+    "ray": "ray",
+    "web": "gradio",
 }
 
 
