@@ -23,7 +23,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (match, extract, pairs, match_pairs, colmap, diagnose, train, evaluate, convert, export_onnx, info, serve):
+for command in (
+    match,
+    extract,
+    pairs,
+    match_pairs,
+    colmap,
+    diagnose,
+    train,
+    evaluate,
+    convert,
+    export_onnx,
+    info,
+    serve,
+):
     app.command(command.__name__.replace("_", "-"))(command)
 
 
