@@ -174,6 +174,15 @@ def test_another_configuration_is_refused(config: Path, photographs: Path, tmp_p
         trainer(config, photographs, tmp_path, 2, seed=1).resume()
 
 
+def test_another_version_is_refused(
+    config: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer(config, photographs, tmp_path, 1).fit()
+    monkeypatch.setattr("lisrd.__version__", "0.0.0")
+    with pytest.raises(InputError, match="another version"):
+        trainer(config, photographs, tmp_path, 2).resume()
+
+
 def test_half_written_checkpoint_is_refused(config: Path, photographs: Path, tmp_path: Path) -> None:
     trainer(config, photographs, tmp_path, 1).fit()
     path = newest_checkpoint(tmp_path)

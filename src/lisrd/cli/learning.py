@@ -43,7 +43,11 @@ def train(
     task = progress.add_task("training", total=1.0)
 
     def show(row: dict[str, float]) -> None:
-        text = f"step {row['step']}  loss {row['loss']:.3f}  {row['samples_per_second']:.1f} triplets/s"
+        scores = [kind["soft"] for kind in trainer.last_validation.values()]
+        score = f"  validation {sum(scores) / len(scores):.0f} %" if scores else ""
+        text = (
+            f"step {row['step']}  loss {row['loss']:.3f}{score}  {row['samples_per_second']:.1f} triplets/s"
+        )
         progress.update(task, completed=row["spent"], description=text)
 
     trainer = build_trainer(
