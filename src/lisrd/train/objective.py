@@ -237,7 +237,7 @@ def selection_weights(
         tile_weights(k.to(meta0.dtype), size, tiles, network.tile_sampling) for k in triplets.keypoints[:2]
     )
     thin0, thin1 = meta_factors(meta0, meta1, weights0, weights1)
-    bias: Tensor = network.meta.bias
+    bias: Tensor = network.meta.bias.expand(len(meta0), -1)
     gain = network.selection.agreement_gain
     if gain:
         present = triplets.mask.unsqueeze(1).expand(similarity.shape[:3])
