@@ -4,6 +4,7 @@ EXTRAS := dev,docs,train,sfm,poselib,fast,onnx
 BIN := .venv/bin
 
 SECONDS ?= 1800
+SEED ?= 0
 CALLS ?= 5000
 
 .PHONY: demo test test-all check bench fuzz soak audit
@@ -19,7 +20,7 @@ bench: .venv/installed  # speed beside its baselines; writes benchmarks/RESULTS.
 	$(BIN)/python -m benchmarks.run
 fuzz: .venv/installed  # the readers on mutated files for SECONDS; what it finds stays in tests/fuzz/corpus
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[fuzz]"
-	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) --seed $(SEED)
 soak: .venv/installed  # CALLS describe-and-match calls: memory, threads and files must not grow
 	LISRD_SOAK_CALLS=$(CALLS) $(BIN)/python -m pytest -m "" -s tests/test_reliability_soak.py
 audit: .venv/installed  # known vulnerabilities of what is installed, and every licence

@@ -13,9 +13,9 @@ FUZZ = Path(__file__).parent / "fuzz"
 sys.path.insert(0, str(FUZZ))
 
 from readers import READERS  # noqa: E402
-from run import mutated  # noqa: E402
 
 from lisrd.errors import InputError  # noqa: E402
+from run import mutated  # noqa: E402
 
 _MUTANTS = 40
 

@@ -148,7 +148,8 @@ def test_outliers_are_faint(tmp_path: Path) -> None:
     photographs = picture_of([[1.0, 0.0]], False, tmp_path)
     assert pixels_like(photographs, COLOURS[0]) == 0
     on_grey = np.abs(photographs.astype(int) - 128).max(-1)
-    assert 5 < on_grey[:, 700:780].max() < 80  # but there, between the two keypoints
+    # But there, between the two keypoints. The last row is the page in matplotlib below 3.11.
+    assert 5 < on_grey[:-1, 700:780].max() < 80
 
 
 def test_the_suffix_chooses_the_format(tmp_path: Path) -> None:

@@ -37,11 +37,15 @@ from lisrd.types import Keypoints
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """`file` is where in an empty folder the bytes go; `seeds` gives valid contents."""
+    """`file` is where in an empty folder the bytes go; `seeds` gives valid contents.
+
+    `in_hdf5` says that the HDF5 library parses them, whose own endless loops and crashes are beyond our mending.
+    """
 
     file: str
     read: Callable[[Path], object]
     seeds: Callable[[], list[bytes]]
+    in_hdf5: bool = False
 
     def accepts(self, content: bytes, folder: Path) -> bool:
         """Whether these bytes are valid; raises what the reader must not raise."""
@@ -97,9 +101,9 @@ def _time_stamps(path: Path) -> None:
 
 READERS = {
     "image": Reader("image", read_image, seeds.images),
-    "features": Reader("features.h5", _features, seeds.features),
-    "matches": Reader("matches.h5", _matches, seeds.matches),
-    "store": Reader("store.h5", _store, seeds.store),
+    "features": Reader("features.h5", _features, seeds.features, in_hdf5=True),
+    "matches": Reader("matches.h5", _matches, seeds.matches, in_hdf5=True),
+    "store": Reader("store.h5", _store, seeds.store, in_hdf5=True),
     "cached-keypoints": Reader("image.npz", _cached_keypoints, seeds.cached_keypoints),
     "cached-features": Reader("small/image.npz", _cached_features, seeds.cached_features),
     "weights": Reader("weights.safetensors", _weights, seeds.weights),

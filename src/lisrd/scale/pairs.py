@@ -51,6 +51,8 @@ def similar_pairs(features: Path, top_k: int = 20) -> list[Pair]:
     if top_k < 1:
         raise InputError(f"top_k is {top_k}; every image needs at least 1 partner")
     names = image_names(features)
+    if not names:
+        return []
     descriptors = image_descriptors(features, names)
     pairs: set[Pair] = set()
     for start in range(0, len(names), _BLOCK):
