@@ -28,6 +28,7 @@ from lisrd.web.workers import Staff, Workers
 
 httpx = pytest.importorskip("httpx", reason="the page's extra is not installed")
 pytest.importorskip("gradio", reason="the page's extra is not installed")
+TestClient = pytest.importorskip("starlette.testclient").TestClient
 
 pytestmark = pytest.mark.slow
 
@@ -106,21 +107,30 @@ def test_no_file_of_the_server_is_matched(client: Any, uploads: str, photograph:
     assert not list(Path(uploads).rglob("passwd"))
 
 
-def test_gradio_behind_the_guard_copies_no_file_of_the_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A page that is mounted, not launched, would copy any file that a visitor names to where it can be read."""
-    from starlette.testclient import TestClient
-
+@pytest.fixture
+def unguarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The page as gradio serves it, without the guard and with an empty answer."""
     from lisrd.web.server import gradio_app
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     menu = Menu(("sift",), {"root-sift": ("root-sift",)})
-    app = gradio_app(lambda request: "{}", menu, tmp_path, Limits(), 1)
-    with TestClient(app) as client:
-        assert "No match" in match(client, None)
+    return gradio_app(lambda request: "{}", menu, tmp_path, Limits(), 1)
+
+
+def test_gradio_behind_the_guard_copies_no_file_of_the_server(unguarded: Any, tmp_path: Path) -> None:
+    """A page that is mounted, not launched, would copy any file that a visitor names to where it can be read."""
+    with TestClient(unguarded) as client:
+        assert "lisrd-matches" in match(client, record(f"{tmp_path}/examples/coffee.jpg"))
         assert "lisrd-matches" not in match(client, record("/etc/passwd"))
         assert not list(tmp_path.rglob("passwd"))
+
+
+def test_few_answers_are_remembered(unguarded: Any, tmp_path: Path) -> None:
+    with TestClient(unguarded) as client:
+        for _ in range(20):
+            match(client, record(f"{tmp_path}/examples/coffee.jpg"))
+        mounted = unguarded.routes[-1].app
+        assert len(mounted.state_holder.session_data) == 16
 
 
 def test_bad_files_are_said_in_words(client: Any) -> None:

@@ -22,6 +22,9 @@ from lisrd.web.workers import Staff, Workers
 
 #: Connections at a time; each open page holds two.
 _MAX_CONNECTIONS = 1000
+#: Gradio remembers every value of a visit, answers too, for pages that have a state. This one has none: what is left
+#: serves the matches under way.
+_SESSIONS = 16
 #: Longer than clients keep a connection that is idle: otherwise one may be closed under their next question.
 _KEEP_ALIVE_SECONDS = 75
 #: An open page's event stream would otherwise hold up the end.
@@ -82,6 +85,7 @@ def gradio_app(match: Match, menu: Menu, folder: Path, limits: Limits, count: in
     from lisrd.web.page import build_page, theme
 
     page = build_page(match, menu, folder, limits, count)
+    page.state_session_capacity = _SESSIONS
     app = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         page,
