@@ -262,6 +262,7 @@ def test_example_without_torch(pyramid_files: ExportedFiles, photograph: np.ndar
 
 
 def test_example_keeps_one_keypoint_of_a_position(photograph: np.ndarray) -> None:
+    pytest.importorskip("onnxruntime")
     keypoints, scores = example_module().detect(photograph, 300)
     assert keypoints.shape == (1, 300, 2)
     assert len(np.unique(keypoints[0], axis=0)) == 300

@@ -98,9 +98,8 @@ def selection_from_bytes(values: np.ndarray | Tensor) -> Selection:
     """What `selection_bytes` wrote, also after its numbers were made floats."""
     try:
         content = dict(json.loads(bytes(torch.as_tensor(values).to(torch.uint8).tolist())))
-        return Selection(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
-        )
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        return Selection(**fields)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"a selection of another version, or a damaged one ({error}); extract again"
