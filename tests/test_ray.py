@@ -141,6 +141,7 @@ class Killer(threading.Thread):
             time.sleep(0.002)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="workers are found by their names in /proc")
 @pytest.mark.usefixtures("cluster")

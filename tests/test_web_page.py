@@ -30,7 +30,7 @@ httpx = pytest.importorskip("httpx", reason="the page's extra is not installed")
 pytest.importorskip("gradio", reason="the page's extra is not installed")
 TestClient = pytest.importorskip("starlette.testclient").TestClient
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 OFFERED = ("--describer", "root-sift", "--describer", "lisrd-sift", "--detector", "sift")
 #: Where a test has to wait for another process on a busy machine.
