@@ -59,7 +59,9 @@ def read_matches(file: h5py.File, name0: str, name1: str) -> UInt32[np.ndarray, 
         if key in file:
             matches0 = np.asarray(file[key]["matches0"][()])
             if matches0.ndim != 1 or matches0.dtype.kind != "i":
-                raise InputError(f"{file.filename}, {key}: matches0 is no list of indices; match the pair again")
+                raise InputError(
+                    f"{file.filename}, {key}: matches0 is no list of indices; match the pair again"
+                )
             index0 = np.flatnonzero(matches0 >= 0)
             return np.stack([index0, matches0[index0]], axis=1)[:, ::step].astype(np.uint32)
     raise InputError(f"{file.filename} has no matches of {name0} and {name1}; match the pair first")

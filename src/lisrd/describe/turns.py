@@ -58,7 +58,7 @@ class TurnLinear(nn.Module):
     def fold(self) -> nn.Linear:
         """The same map as one ordinary Linear."""
         bank = self._bank().detach()
-        folded = nn.Linear(*reversed(bank.shape))
+        folded = nn.Linear(bank.shape[1], bank.shape[0])
         folded.weight.data.copy_(bank)
         folded.bias.data.copy_(self.bias.detach().repeat(self.turns))
         return folded

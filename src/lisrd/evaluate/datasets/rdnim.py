@@ -53,7 +53,11 @@ def _time_stamps(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     rows = [line.split() for line in read_lines(path)]
-    return {row[0]: {"date": row[1], "hour": int(row[2]) + int(row[3]) / 60} for row in rows if _is_time_stamp(row)}
+    return {
+        row[0]: {"date": row[1], "hour": int(row[2]) + int(row[3]) / 60}
+        for row in rows
+        if _is_time_stamp(row)
+    }
 
 
 def _is_time_stamp(row: list[str]) -> bool:
