@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import queue
 import signal
 import traceback
@@ -24,8 +25,10 @@ from lisrd.web.request import MatchRequest, Menu
 _START_SECONDS = 180.0
 
 #: What a worker says: "ready" with its menu, then for each request "answer", "refused" (the visitor's mistake, in
-#: words), "memory" or "failed" (ours; the traceback is on the server's standard error).
-Reply = tuple[Literal["ready", "answer", "refused", "memory", "failed"], Any]
+#: words) or "failed" (ours; the traceback is on the server's standard error).
+Reply = tuple[Literal["ready", "answer", "refused", "failed"], Any]
+#: The exit code of a worker without memory: there may be none left to say so.
+_OUT_OF_MEMORY = 77
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +123,16 @@ class _Worker:
                 f"this match took longer than {limits.seconds:g} seconds and was stopped: "
                 "use smaller photographs, fewer keypoints, or SIFT"
             ) from None
-        except (EOFError, OSError):  # the process died: the system's memory, or a crash in a decoder
+        except (EOFError, OSError):  # the process ended: out of memory, or a crash in a decoder
+            self.process.join(5)
+            kind = "memory" if self.process.exitcode == _OUT_OF_MEMORY else "failed"
+            content = None
             self._replace()
-            kind, content = "failed", None
         if kind == "answer":
             return cast(str, content)
         if kind == "refused":
             raise InputError(content)
         if kind == "memory":
-            self._replace()
             raise InputError(
                 f"this match needs more than the {limits.memory // MEGABYTE} MB that one may take: "
                 "use smaller photographs or fewer keypoints"
@@ -167,7 +171,10 @@ def work(pipe: Connection, staff: Staff) -> None:
             request = pipe.recv()
         except EOFError:
             return
-        pipe.send(matcher.reply(request))
+        try:
+            pipe.send(matcher.reply(request))
+        except MemoryError:
+            os._exit(_OUT_OF_MEMORY)
 
 
 class _Matcher:
@@ -212,7 +219,7 @@ class _Matcher:
             return "refused", str(error)
         except Exception as error:
             if _is_out_of_memory(error):
-                return "memory", None
+                raise MemoryError from None
             traceback.print_exc()
             return "failed", None
 
