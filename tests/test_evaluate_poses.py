@@ -132,4 +132,4 @@ def test_photographs_with_the_poses_of_their_reconstruction(shared: Path, tmp_pa
         (found,) = [r for r in document["rows"] if (r["describer"], r["part"]) == (describer, "all")]
         assert found["pairs"] == count
         assert found["pose_auc_20"] > 0.25, (describer, found)
-        assert found["precision"] > 0.3
+        assert found["precision"] > 0.15
