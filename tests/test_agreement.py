@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lisrd.match import matcher
+from lisrd.match import Policy, match, scorer
 from lisrd.match.agreement import agreement, mutual_shares
-from lisrd.match.policy import Policy
 from lisrd.types import LocalFeatures, Selection
 
 ALL = torch.ones(1, 3, dtype=torch.bool)
@@ -65,8 +64,7 @@ def test_selection_follows_the_invariance_that_explains_the_pair() -> None:
     here = torch.randn(60, 2, 16, generator=generator)
     there = torch.stack([here[:, 0], torch.randn(60, 16, generator=generator)], dim=1)
     weights = {
-        gain: matcher.match(features(here, gain), features(there, gain)).invariance_weights
-        for gain in (0.0, 40.0)
+        gain: match(features(here, gain), features(there, gain)).invariance_weights for gain in (0.0, 40.0)
     }
     assert weights[0.0].mean(0).tolist() == pytest.approx([0.5, 0.5])
     assert float(weights[40.0][:, 0].min()) > 0.99
@@ -78,10 +76,10 @@ def test_policies_that_leave_no_choice_ask_for_no_agreement(monkeypatch: pytest.
     def refuse(*_: object) -> Tensor:
         raise AssertionError("computed for nothing")
 
-    monkeypatch.setattr(matcher, "agreement", refuse)
+    monkeypatch.setattr(scorer, "agreement", refuse)
     one = features(torch.randn(9, 2, 8, generator=torch.Generator().manual_seed(0)), 40.0)
     for policy in (Policy(selection="mean"), Policy(only=("kept",))):
-        assert len(matcher.match(one, one, policy)) == 9
+        assert len(match(one, one, policy)) == 9
 
 
 def test_zero_descriptors_do_not_count() -> None:

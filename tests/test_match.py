@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lisrd.errors import InputError
-from lisrd.match import Policy, match, match_batch, matcher
+from lisrd.match import Policy, match, match_batch, scorer
 from lisrd.match.nearest import mutual_nearest_neighbours
 from lisrd.match.selection import tile_weights
 from lisrd.types import LocalFeatures, Selection
@@ -76,7 +76,8 @@ def test_ties_go_to_the_first() -> None:
 def test_blocked_equals_direct(count0: int, count1: int, seed: int, rows: int) -> None:
     f0, f1 = random_features(count0, seed), random_features(count1, seed + 1, (500.0, 111.0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matcher._Scorer, "block", property(lambda self: rows))
+        patch.setattr(scorer, "choose_pass", lambda device: ("torch", "the compiled pass has its own tests"))
+        patch.setattr(scorer.PairScorer, "block", property(lambda self: rows))
         found = match(f0, f1)
     direct = direct_similarity(f0, f1)
     expected = mutual_nearest_neighbours(direct)

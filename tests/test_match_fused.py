@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lisrd.match import Policy, fused, match, matcher
+from lisrd.match import Policy, fused, match, scorer
 from lisrd.match.nearest import mutual_nearest_neighbours
 from lisrd.types import LocalFeatures, Matches
 from test_match import NAMES, direct_similarity, random_features
@@ -31,7 +31,7 @@ def match_both_ways(
     """Compiled, in tiles of 16, and by torch."""
     monkeypatch.setattr(fused, "SIDE", 16)
     compiled = match(f0, f1, policy)
-    monkeypatch.setattr(matcher, "choose_pass", lambda device: ("torch", "asked for"))
+    monkeypatch.setattr(scorer, "choose_pass", lambda device: ("torch", "asked for"))
     return compiled, match(f0, f1, policy)
 
 

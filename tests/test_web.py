@@ -261,11 +261,13 @@ def test_the_answer_says_why(found: dict[str, Any]) -> None:
 def test_the_download_has_the_columns_of_lisrd_match(found: dict[str, Any]) -> None:
     with np.load(io.BytesIO(base64.b64decode(found["npz"])), allow_pickle=False) as arrays:
         index = arrays["matches"]
-        places = arrays["keypoints1"][index[:, 1]]
+        moved = arrays["keypoints1"][index[:, 1]] - arrays["points1"]
         assert arrays["inliers"].tolist() == found["matches"]["inliers"]
         assert arrays["invariances"].tolist() == ["oriented", "upright"]
         assert arrays["invariance_weights"].shape == (len(index), 2)
-        assert np.abs(places - found["matches"]["points1"]).max() < 0.01
+        assert np.abs(arrays["points1"] - found["matches"]["points1"]).max() < 0.01
+        assert np.abs(moved[~arrays["refined"]]).max(initial=0) < 0.01  # what was not refined keeps its place
+        assert arrays["refined"].any()
 
 
 def test_one_invariance_alone(pair) -> None:

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lisrd.match.matcher import _Scorer
 from lisrd.match.policy import Policy
+from lisrd.match.scorer import PairScorer
 from lisrd.match.turn import read_turned
 from lisrd.types import LocalFeatures
 
@@ -29,7 +29,7 @@ def score_pairs(
     Raises InputError for an invariance in `policy` that the features do not have.
     """
     kinds = policy.kinds(features0.invariances)
-    scorer = _Scorer.of(features0.select(0), read_turned(features1.select(0), turn), kinds, policy)
+    scorer = PairScorer.of(features0.select(0), read_turned(features1.select(0), turn), kinds, policy)
     blocks = [scorer.at(block) for block in pairs.split(_BLOCK)]
     scores, of_kinds = (torch.cat(parts) for parts in zip(*blocks, strict=True))
     weights = of_kinds.new_zeros(len(pairs), len(features0.invariances))

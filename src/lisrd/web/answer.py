@@ -14,7 +14,7 @@ from PIL import Image
 
 from lisrd.model import MatchedPair
 from lisrd.types import LocalFeatures
-from lisrd.verify import Geometry, Verdict
+from lisrd.verify import VerifiedPair
 from lisrd.view.plot import COLOURS
 from lisrd.view.tiles import chosen_invariances, tile_weights_of
 from lisrd.web.photograph import Photograph
@@ -26,12 +26,14 @@ _SHOWN_SIDE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """All that is known of one pair; `keypoints`, `points`, `model` and `relation` are in pixels of the uploads."""
+    """All that is known of one pair; `keypoints`, `points`, `model` and `relation` are in pixels of the uploads.
+
+    `pair` has the matches of `verified`, and `points` their refined places.
+    """
 
     photographs: tuple[Photograph, Photograph]
     pair: MatchedPair
-    geometry: Geometry
-    verdict: Verdict
+    verified: VerifiedPair
     keypoints: tuple[Float[np.ndarray, "N0 2"], Float[np.ndarray, "N1 2"]]
     points: tuple[Float[np.ndarray, "S 2"], Float[np.ndarray, "S 2"]]
     model: Float[np.ndarray, "3 3"] | None
@@ -49,16 +51,19 @@ def as_document(finding: Finding, request: MatchRequest) -> dict[str, Any]:
             "max_keypoints": request.max_keypoints,
         },
         "notes": _notes(finding, request),
-        "verdict": {"answer": finding.verdict.answer, "probability": finding.verdict.probability},
+        "verdict": {
+            "answer": finding.verified.verdict.answer,
+            "probability": finding.verified.verdict.probability,
+        },
         "model": {
-            "kind": finding.geometry.kind,
+            "kind": finding.verified.geometry.kind,
             "matrix": None if finding.model is None else finding.model.tolist(),
-            "reason": finding.geometry.reason,
+            "reason": finding.verified.geometry.reason,
         },
         "relation": finding.relation,
         "turn": finding.pair.matches.turn,
         "keypoints": [len(one) for one in finding.keypoints],
-        "inliers": finding.geometry.num_inliers,
+        "inliers": finding.verified.geometry.num_inliers,
         "invariances": _invariances(finding),
         "photographs": [_shown(photograph) for photograph in finding.photographs],
         "matches": _matches(finding),
@@ -120,7 +125,7 @@ def _matches(finding: Finding) -> dict[str, Any]:
         "points1": np.round(finding.points[1], 2).tolist(),
         "scores": np.round(matches.scores.double().cpu().numpy(), 4).tolist(),
         "weights": np.round(matches.invariance_weights.double().cpu().numpy(), 4).tolist(),
-        "inliers": finding.geometry.inliers.tolist(),
+        "inliers": finding.verified.geometry.inliers.tolist(),
     }
 
 
@@ -146,6 +151,10 @@ def _npz(finding: Finding) -> bytes:
         scores=matches.scores.cpu().numpy(),
         invariance_weights=matches.invariance_weights.cpu().numpy(),
         invariances=np.array(matches.invariances),
-        inliers=finding.geometry.inliers,
+        inliers=finding.verified.geometry.inliers,
+        points0=finding.points[0],
+        points1=finding.points[1],
+        refined=finding.verified.refined,
+        guided=finding.verified.guided,
     )
     return buffer.getvalue()

@@ -16,7 +16,7 @@ from torch import Tensor
 from lisrd.coordinates import warp_points
 from lisrd.image import as_image
 from lisrd.model import LISRD, MatchedPair
-from lisrd.verify import Geometry, estimate, relative_rotation_scale, same_place
+from lisrd.verify import Geometry, VerifiedPair, relative_rotation_scale, verify_pair
 from lisrd.web.answer import Finding, as_document
 from lisrd.web.limits import Limits
 from lisrd.web.photograph import Photograph, read_photograph
@@ -43,17 +43,18 @@ def answer(request: MatchRequest, models: Models, limits: Limits) -> dict[str, A
             read_photograph(path, name, limits) for path, name in zip(request.photographs, NAMES, strict=True)
         )
         model = models(request.detector, request.describer)
-    pair = _matched(model, photographs, request, seconds)
+    image0, image1 = (as_image(photograph.pixels) for photograph in photographs)
+    pair = _matched(model, (image0, image1), request, seconds)
     with _timed(seconds, "verify"):
-        geometry = estimate(pair.points0, pair.points1, request.model, scores=pair.matches.scores)
-    finding = _finding(photographs, pair, geometry)
+        features = pair.features0, pair.features1
+        verified = verify_pair(image0, image1, *features, pair.matches, request.model, policy=request.policy)
+    finding = _finding(photographs, MatchedPair(*features, verified.matches), verified)
     return {**as_document(finding, request), "seconds": seconds}
 
 
 def _matched(
-    model: LISRD, photographs: tuple[Photograph, ...], request: MatchRequest, seconds: dict[str, float]
+    model: LISRD, images: tuple[Tensor, Tensor], request: MatchRequest, seconds: dict[str, float]
 ) -> MatchedPair:
-    images = [as_image(photograph.pixels) for photograph in photographs]
     with _timed(seconds, "detect"):
         keypoints = [model.detector(image, request.max_keypoints) for image in images]
     with _timed(seconds, "describe"):
@@ -65,19 +66,19 @@ def _matched(
     return MatchedPair(features[0], features[1], matches)
 
 
-def _finding(photographs: tuple[Photograph, ...], pair: MatchedPair, geometry: Geometry) -> Finding:
+def _finding(photographs: tuple[Photograph, ...], pair: MatchedPair, verified: VerifiedPair) -> Finding:
     """Keypoints and model are carried to the uploads; the verdict's numbers hold for the matched copies."""
+    geometry = verified.geometry
     to0, to1 = (photograph.to_upload for photograph in photographs)
     keypoints0 = warp_points(pair.features0.keypoints[0].double().cpu(), to0).numpy()
     keypoints1 = warp_points(pair.features1.keypoints[0].double().cpu(), to1).numpy()
-    index0, index1 = pair.matches.matches.cpu().numpy().T
-    points = keypoints0[index0], keypoints1[index1]
+    refined0, refined1 = (torch.from_numpy(places) for places in (verified.points0, verified.points1))
+    points = warp_points(refined0, to0).numpy(), warp_points(refined1, to1).numpy()
     model = None if geometry.model is None else _carried(geometry, to0, to1)
     return Finding(
         photographs=(photographs[0], photographs[1]),
         pair=pair,
-        geometry=geometry,
-        verdict=same_place(geometry, pair.points0, pair.points1),
+        verified=verified,
         keypoints=(keypoints0, keypoints1),
         points=points,
         model=model,
