@@ -18,6 +18,7 @@ import pytest
 from lisrd.image import write_image
 from lisrd.scale import extract, image_names, write_pairs
 from small_describer import SmallDescriber
+from small_training import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -26,17 +27,8 @@ _PATIENCE = 2.0
 #: Processes of the commands that have several.
 _PROCESSES = {"train": 2, "evaluate with workers": 3}
 
-TRAINING = """
-[network]
-widths = [2, 2, 2, 2, 2]
-trunk_width = 4
-head_width = 8
-descriptor_dim = 8
-[data]
-height = 64
-width = 96
-num_keypoints = 32
-min_keypoints = 8
+TRAINING = f"""
+{SMALL}
 [run]
 batch_size = 2
 precision = "float32"

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 import torch
 
@@ -25,18 +24,10 @@ from lisrd.train.config import TrainingConfig, load_config, network_config
 from lisrd.train.data.dataset import DataConfig
 from lisrd.train.objective import fitting_turn
 from lisrd.train.trainer import Trainer, learning_rate
+from small_training import SMALL, write_photographs
 
-CONFIG = """
-[network]
-widths = [2, 2, 2, 2, 2]
-trunk_width = 4
-head_width = 8
-descriptor_dim = 8
-[data]
-height = 64
-width = 96
-num_keypoints = 32
-min_keypoints = 8
+CONFIG = f"""
+{SMALL}
 [run]
 batch_size = 2
 precision = "float32"
@@ -47,13 +38,7 @@ validation_triplets = 2
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Blurred noise has keypoints everywhere."""
-    root = tmp_path_factory.mktemp("photographs")
-    rng = np.random.default_rng(0)
-    for i in range(30):
-        noise = cv2.GaussianBlur(rng.integers(0, 256, (120, 160, 3), dtype=np.uint8), (0, 0), 2)
-        cv2.imwrite(str(root / f"{i}.png"), cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX))
-    return root
+    return write_photographs(tmp_path_factory.mktemp("photographs"))
 
 
 @pytest.fixture(scope="module")

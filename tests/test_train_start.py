@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
@@ -20,18 +18,14 @@ from lisrd.train.data.sources import SourceConfig
 from lisrd.train.objective import LossConfig, TripletObjective, Views
 from lisrd.train.start import start_from
 from lisrd.train.trainer import Trainer, learning_rate
+from small_training import write_photographs
 
 SMALL = PyramidConfig(widths=(2, 2, 2, 2, 2), trunk_width=4, head_width=8, descriptor_dim=8)
 
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("photographs")
-    rng = np.random.default_rng(0)
-    for i in range(30):
-        noise = cv2.GaussianBlur(rng.integers(0, 256, (120, 160, 3), dtype=np.uint8), (0, 0), 2)
-        cv2.imwrite(str(root / f"{i}.png"), cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX))
-    return root
+    return write_photographs(tmp_path_factory.mktemp("photographs"))
 
 
 @pytest.fixture

@@ -201,12 +201,12 @@ def test_limits_are_positive() -> None:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[MatchRequest, np.ndarray]:
-    """A request for a photograph and the same turned by 20 degrees, and the homography between them."""
+    """A request for a photograph and the same turned by 20 degrees and cut, and the homography between them."""
     first = cv2.resize(skimage.data.astronaut(), (320, 320), interpolation=cv2.INTER_AREA)
     affine = cv2.getRotationMatrix2D((159.5, 159.5), 20, 1.0)
     folder = tmp_path_factory.mktemp("pair")
     paths = folder / "a.png", folder / "b.png"
-    for path, image in zip(paths, (first, cv2.warpAffine(first, affine, (320, 320))), strict=True):
+    for path, image in zip(paths, (first, cv2.warpAffine(first, affine, (300, 300))), strict=True):
         Image.fromarray(image).save(path)
     request = MatchRequest(paths, describer="small", max_keypoints=300)
     return request, np.vstack([affine, [0, 0, 1]])

@@ -41,9 +41,8 @@ def mutual_shares(
         absent = ~(present0.unsqueeze(-1) & present1.unsqueeze(-2))
         similarity = similarity.masked_fill(absent, -math.inf)
     best1, index1 = similarity.max(-1)
-    is_mutual = (
-        best1 == similarity.amax(-2).gather(-1, index1)
-    ) & present0  # an argmax down the columns is slow
+    best0 = similarity.amax(-2)  # their indices are not needed, and an argmax down the columns is slow
+    is_mutual = (best1 == best0.gather(-1, index1)) & present0
     chosen = torch.zeros_like(present1, dtype=torch.int).scatter_add_(-1, index1, is_mutual.int())
     count = present0.sum(-1) + present1.sum(-1)
     shared = ((chosen > 0) & present1).sum(-1)  # equal rows that chose one column are one
