@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -32,6 +31,7 @@ from lisrd.train.clusters import k_means, start_from_clusters
 from lisrd.train.export import export_network
 from lisrd.train.run import build_trainer
 from lisrd.types import Keypoints, stack_keypoints
+from small_training import write_photographs
 
 SIFT_MEMBERS = ("root-sift", "upright-root-sift")
 
@@ -262,13 +262,7 @@ def test_clusters_become_assignments() -> None:
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Blurred noise has keypoints everywhere."""
-    root = tmp_path_factory.mktemp("photographs")
-    rng = np.random.default_rng(0)
-    for i in range(24):
-        noise = cv2.GaussianBlur(rng.integers(0, 256, (120, 160, 3), dtype=np.uint8), (0, 0), 2)
-        cv2.imwrite(str(root / f"{i}.png"), cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX))
-    return root
+    return write_photographs(tmp_path_factory.mktemp("photographs"), 24)
 
 
 CONFIG = """
