@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lisrd.describe import build_describer
 from lisrd.describe.network import PyramidConfig, PyramidNetwork
 from lisrd.describe.weights import save_weights
 from lisrd.errors import InputError
@@ -17,7 +18,9 @@ from lisrd.train.data.dataset import DataConfig
 from lisrd.train.data.sources import SourceConfig
 from lisrd.train.objective import LossConfig, TripletObjective, Views
 from lisrd.train.start import start_from
+from lisrd.train.teacher import Teacher
 from lisrd.train.trainer import Trainer, learning_rate
+from lisrd.types import Keypoints
 from small_training import write_photographs
 
 SMALL = PyramidConfig(widths=(2, 2, 2, 2, 2), trunk_width=4, head_width=8, descriptor_dim=8)
@@ -98,12 +101,47 @@ def test_teacher_by_hand() -> None:
     right = x.expand(2, 3, 4, 2)  # B, N, V, D
     views = Views((right, y.expand(2, 3, 4, 2), right), (right, right, right), torch.zeros(2))
     mask = torch.ones(2, 3, dtype=torch.bool)
-    taught = x.expand(2, 3, 2)
+    taught = x.expand(2, 3, 1, 2)
     asked = torch.tensor([[True] * 4, [False] * 4])
     # 2 x 2 views agree, 1 asked view is orthogonal, 1 is not asked: 1 of 5.
     assert float(objective._teacher(views, taught, mask, asked)) == pytest.approx(0.2)
     # Of the first anchor alone: 1 of 3.
     assert float(objective._teacher(views, taught[:1], mask, asked)) == pytest.approx(1 / 3)
+
+
+def test_a_teacher_with_several_descriptors_gives_each_kind_its_own() -> None:
+    """The clean anchor is what lies in the middle of the canvas."""
+    canvas = torch.randint(0, 256, (1, 3, 96, 128), dtype=torch.uint8)
+    xy = torch.tensor([[[20.0, 30.0], [40.5, 20.25]]])
+    sample = {
+        "image0": canvas,
+        "keypoints0": xy,
+        "keypoint_mask": torch.ones(1, 2, dtype=torch.bool),
+        "scales": torch.ones(1, 2),
+        "oris": torch.zeros(1, 2),
+    }
+    teacher = Teacher("pyramid", ("rot_invar_illum_var", "rot_invar_illum_invar"), 128, (64, 96))
+    anchor = canvas[:, :, 16:80, 16:112].float() / 255
+    features = build_describer("pyramid").describe(anchor, Keypoints.from_xy(xy))
+    expected = [features.invariances.index(kind) for kind in teacher.kinds]
+    torch.testing.assert_close(teacher.describe(sample), features.descriptors[:, :, expected])
+
+
+def test_a_kind_that_nobody_teaches_is_refused() -> None:
+    with pytest.raises(InputError, match="teacher_kinds names 'rot_invar'"):
+        TripletObjective(LossConfig(teacher_kinds=("rot_invar",)), invariances())
+
+
+def test_a_teacher_without_the_kind_is_refused() -> None:
+    sample = {
+        "image0": torch.randint(0, 256, (1, 3, 96, 128), dtype=torch.uint8),
+        "keypoints0": torch.tensor([[[20.0, 30.0]]]),
+        "keypoint_mask": torch.ones(1, 1, dtype=torch.bool),
+        "scales": torch.full((1, 1), 4.0),
+        "oris": torch.zeros(1, 1),
+    }
+    with pytest.raises(InputError, match=r"lisrd-sift has no rot_invar_illum_invar; .* rot_invar"):
+        Teacher("lisrd-sift", ("rot_invar_illum_invar",), 128, (64, 96)).describe(sample)
 
 
 def test_configuration_of_a_share(tmp_path: Path) -> None:

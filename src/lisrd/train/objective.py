@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lisrd.describe.field import DescriptorField
 from lisrd.describe.weights import Network
+from lisrd.errors import InputError
 from lisrd.invariance import ILLUMINATION, ROTATION, Invariance
 from lisrd.match.agreement import mutual_shares
 from lisrd.match.selection import (
@@ -95,16 +96,16 @@ class TripletObjective(nn.Module):
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(config.initial_sharpness)))
         self.register_buffer("invariant_to_rotation", _column(kinds, ROTATION), persistent=False)
         self.register_buffer("invariant_to_light", _column(kinds, ILLUMINATION), persistent=False)
-        self.taught = [v for v, kind in enumerate(kinds) if kind.name in config.teacher_kinds]
+        self.taught = _columns(kinds, config.teacher_kinds)
         self.invariant_to_rotation: Bool[Tensor, " V"]
         self.invariant_to_light: Bool[Tensor, " V"]
 
     def forward(
-        self, network: Network, triplets: Triplets, taught: Float[Tensor, "S N D"] | None = None
+        self, network: Network, triplets: Triplets, taught: Float[Tensor, "S N K D"] | None = None
     ) -> dict[str, Float[Tensor, ""]]:
         """The parts of the loss by name; "loss" is their weighted sum.
 
-        `taught` are the teacher's descriptors of the first S <= B anchors.
+        `taught` are the teacher's descriptors of the first S <= B anchors, for the K kinds that are taught.
         """
         config = self.config
         turn, residual = fitting_turn(triplets.angle)
@@ -210,7 +211,7 @@ class TripletObjective(nn.Module):
     def _teacher(
         self,
         views: Views,
-        taught: Float[Tensor, "S N D"],
+        taught: Float[Tensor, "S N K D"],
         mask: Bool[Tensor, "B N"],
         must_match: Bool[Tensor, "B V"],
     ) -> Float[Tensor, ""]:
@@ -219,7 +220,7 @@ class TripletObjective(nn.Module):
         learners = torch.stack(views.descriptors)[:, :count, :, self.taught]  # (3, S, N, K, D)
         asked = torch.ones_like(learners[..., 0], dtype=torch.bool) & mask[:count, :, None]
         asked[1] &= must_match[:count, None, self.taught]
-        return masked_mean(1 - (learners * taught.unsqueeze(2)).sum(-1), asked)
+        return masked_mean(1 - (learners * taught).sum(-1), asked)
 
 
 def selection_weights(
@@ -247,3 +248,11 @@ def selection_weights(
 
 def _column(kinds: tuple[Invariance, ...], factor: object) -> Bool[Tensor, " V"]:
     return torch.tensor([factor in kind.invariant_to for kind in kinds])
+
+
+def _columns(kinds: tuple[Invariance, ...], names: tuple[str, ...]) -> list[int]:
+    known = [kind.name for kind in kinds]
+    for name in names:
+        if name not in known:
+            raise InputError(f"loss.teacher_kinds names {name!r}; known: {', '.join(known)}")
+    return [v for v, name in enumerate(known) if name in names]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,24 +16,43 @@ from lisrd.types import Keypoints
 class Teacher:
     """Computed once per sample on the clean anchor, and asked of every view of it."""
 
-    def __init__(self, name: str, descriptor_dim: int, size: tuple[int, int]) -> None:
-        """`size` is the anchor's (height, width). Raises InputError when the descriptors cannot be compared."""
+    def __init__(self, name: str, kinds: Sequence[str], descriptor_dim: int, size: tuple[int, int]) -> None:
+        """`kinds` are the names of the invariances that it teaches, `size` is the anchor's (height, width).
+
+        Raises InputError for an unknown describer.
+        """
         self.describer: Describer = build_describer(name)
+        self.kinds = tuple(kinds)
         self.size = size
         self.descriptor_dim = descriptor_dim
 
     @torch.no_grad()
-    def describe(self, batch: dict[str, Tensor]) -> Float[Tensor, "B N D"]:
-        """Unit descriptors at the keypoints of the anchors of a batch of samples."""
+    def describe(self, batch: dict[str, Tensor]) -> Float[Tensor, "B N K D"]:
+        """Unit descriptors at the keypoints of the anchors of a batch of samples, for each kind that is taught.
+
+        A teacher with one descriptor gives it for every kind, one with several gives each kind its own.
+
+        Raises InputError when the descriptors cannot be compared with the network's.
+        """
         canvas = batch["image0"]
         top, left = ((canvas.shape[2 + axis] - self.size[axis]) // 2 for axis in (0, 1))
         anchor = canvas[:, :, top : top + self.size[0], left : left + self.size[1]].float() / 255
         xy, mask = batch["keypoints0"], batch["keypoint_mask"]
         keypoints = Keypoints(xy, mask.float(), mask, batch["scales"], batch["oris"])
-        descriptors = self.describer.describe(anchor, keypoints, keep_turns=False).descriptors[:, :, 0]
+        features = self.describer.describe(anchor, keypoints, keep_turns=False)
+        descriptors = features.descriptors
         if descriptors.shape[-1] != self.descriptor_dim:
             raise InputError(
                 f"the teacher {self.describer.name} has {descriptors.shape[-1]} values per descriptor and the network "
                 f"{self.descriptor_dim}; set network.descriptor_dim to the teacher's"
             )
-        return descriptors
+        if descriptors.shape[2] == 1:
+            return descriptors.expand(-1, -1, len(self.kinds), -1)
+        return descriptors[:, :, [self._column(kind, features.invariances) for kind in self.kinds]]
+
+    def _column(self, kind: str, known: tuple[str, ...]) -> int:
+        if kind not in known:
+            raise InputError(
+                f"the teacher {self.describer.name} has no {kind}; loss.teacher_kinds may name {', '.join(known)}"
+            )
+        return known.index(kind)

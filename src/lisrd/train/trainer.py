@@ -105,8 +105,9 @@ class Trainer:
         config = self.config
         network = build_network(config.network)
         objective = TripletObjective(config.loss, network.invariances)
-        name, dim = config.loss.teacher, config.network.descriptor_dim
-        self.teacher = Teacher(name, dim, config.data.size) if name else None
+        loss, dim = config.loss, config.network.descriptor_dim
+        kinds = [network.invariances[v].name for v in objective.taught]
+        self.teacher = Teacher(loss.teacher, kinds, dim, config.data.size) if loss.teacher else None
         return network, objective, _LossOf(network, objective)
 
     def resume(self) -> bool:
