@@ -30,7 +30,7 @@ def mean_over_processes(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shap
     return sum_over_processes(values) / process_count()
 
 
-def rows_of_processes(values: Shaped[Tensor, "R *rest"]) -> Shaped[Tensor, "rows *rest"]:
+def rows_of_processes(values: Shaped[Tensor, " R *rest"]) -> Shaped[Tensor, " rows *rest"]:
     """The rows of every process below each other, without gradient."""
     if process_count() == 1:
         return values

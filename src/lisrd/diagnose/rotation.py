@@ -20,10 +20,10 @@ _ALIKE = 15.0
 
 def image_angles(
     pairs: Int[np.ndarray, "P 2"],
-    angles: Float[np.ndarray, "P"],
-    weights: Float[np.ndarray, "P"],
+    angles: Float[np.ndarray, " P"],
+    weights: Float[np.ndarray, " P"],
     num_images: int,
-) -> tuple[Float[np.ndarray, "M"], Int[np.ndarray, "M"]]:
+) -> tuple[Float[np.ndarray, " M"], Int[np.ndarray, " M"]]:
     """Degrees by which each image is turned clockwise, and the number of its group.
 
     `pairs` are indices of images, `angles` how many degrees the second shows the content turned clockwise against the

@@ -27,11 +27,11 @@ class CommonPair:
 
     image0: DetectedImage
     image1: DetectedImage
-    index0: Int[Tensor, "N0"]
-    index1: Int[Tensor, "N1"]
+    index0: Int[Tensor, " N0"]
+    index1: Int[Tensor, " N1"]
     H_0to1: Float[Tensor, "3 3"] | None
     pose: RelativePose | None
-    partners0: Int[Tensor, "N0"] | None = None  # as `true_partners`, where the homography is known
+    partners0: Int[Tensor, " N0"] | None = None  # as `true_partners`, where the homography is known
 
     @property
     def keypoints0(self) -> Float[Tensor, "N0 2"]:
@@ -57,7 +57,7 @@ def common_pair(
     return CommonPair(image0, image1, index0, index1, H, None, partners0)
 
 
-def features_at(features: LocalFeatures, index: Int[Tensor, "N"]) -> LocalFeatures:
+def features_at(features: LocalFeatures, index: Int[Tensor, " N"]) -> LocalFeatures:
     """The features of the chosen keypoints of one image, in float32."""
     chosen = {
         name: value[:, index] for name in PER_KEYPOINT if (value := getattr(features, name)) is not None

@@ -33,7 +33,7 @@ def count_inliers(common: CommonPair, matches: Int[Tensor, "S 2"]) -> int:
     return 0 if found is None else int(found[2].sum())
 
 
-def is_correct(common: CommonPair, matches: Int[Tensor, "S 2"]) -> Bool[Tensor, "S"]:
+def is_correct(common: CommonPair, matches: Int[Tensor, "S 2"]) -> Bool[Tensor, " S"]:
     """The matches that the truth confirms: within 3 px in both images, or close to their epipolar lines."""
     if common.pose is None:
         assert common.H_0to1 is not None

@@ -25,7 +25,7 @@ def common_keypoints(
     size1: Size,
     H_0to1: Float[Tensor, "3 3"],
     max_keypoints: int,
-) -> tuple[Int[Tensor, "K0"], Int[Tensor, "K1"]]:
+) -> tuple[Int[Tensor, " K0"], Int[Tensor, " K1"]]:
     """Indices of the first `max_keypoints` of each image (strongest first) that the other one shows."""
     H = H_0to1.double()
     shown0 = falls_inside(keypoints0, H, size1).nonzero().squeeze(1)

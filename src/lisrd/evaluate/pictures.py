@@ -34,7 +34,7 @@ def draw_matches(
     image1: UInt8[np.ndarray, "H1 W1 3"],
     points0: Float[np.ndarray, "S 2"],
     points1: Float[np.ndarray, "S 2"],
-    correct: Bool[np.ndarray, "S"],
+    correct: Bool[np.ndarray, " S"],
 ) -> bytes:
     """Both images beside each other as JPEG, correct matches green over wrong ones in orange."""
     left, scale0 = _to_height(image0)

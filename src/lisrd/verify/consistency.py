@@ -25,7 +25,7 @@ _BLOCK = 512
 
 def frame_agreement(
     points0: Points, frames0: Frames | None, frames1: Frames | None
-) -> Float[np.ndarray, "S"]:
+) -> Float[np.ndarray, " S"]:
     """How much the other matches support each match's change of scale and orientation, from 0 to 1 (the best).
 
     `points0` (S, 2) are the pixels of the matches in image 0. All ones where a detector gave no frames, and for
@@ -46,8 +46,8 @@ def frame_agreement(
 
 
 def reweighted(
-    scores: Float[np.ndarray, "S"], agreement: Float[np.ndarray, "S"], strength: float = 0.5
-) -> Float[np.ndarray, "S"]:
+    scores: Float[np.ndarray, " S"], agreement: Float[np.ndarray, " S"], strength: float = 0.5
+) -> Float[np.ndarray, " S"]:
     """Scores for `estimate` that put agreeing matches first; with all agreements 1 the scores stay.
 
     A match without support keeps 1 - `strength` of its score.
@@ -57,14 +57,14 @@ def reweighted(
 
 def filter_by_frames(
     points0: Points, frames0: Frames | None, frames1: Frames | None, least: float = MIN_AGREEMENT
-) -> Bool[np.ndarray, "S"]:
+) -> Bool[np.ndarray, " S"]:
     """Matches that their neighbours' scales and orientations do not contradict; all of them without frames."""
     return frame_agreement(points0, frames0, frames1) >= least
 
 
 def _support(
     places: Float[np.ndarray, "S 2"], proposals: Float[np.ndarray, "S 2"], start: int
-) -> Float[np.ndarray, "rows"]:
+) -> Float[np.ndarray, " rows"]:
     """For the matches from `start` on, a block of them: how many near ones propose the same."""
     block = slice(start, start + _BLOCK)
     reach = max(NEAR * float(np.linalg.norm(np.ptp(places, axis=0))), 1e-6)
@@ -79,7 +79,7 @@ def _support(
 
 
 def _differences(
-    values: Float[np.ndarray, "S"], block: slice, turns: bool = False
+    values: Float[np.ndarray, " S"], block: slice, turns: bool = False
 ) -> Float[np.ndarray, "rows S"]:
     """Of the block's values to all; of angles (radians) at most half a turn. Single precision: it is a weight."""
     if turns:

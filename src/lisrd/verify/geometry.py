@@ -24,7 +24,7 @@ class Geometry:
     """
 
     model: Float[np.ndarray, "3 columns"] | None
-    inliers: Bool[np.ndarray, "S"]
+    inliers: Bool[np.ndarray, " S"]
     kind: Kind
     method: str
     reason: str = ""
@@ -62,7 +62,7 @@ def project(points: Float[np.ndarray, "S 2"], H: Float[np.ndarray, "3 3"]) -> Fl
     return homogeneous[:, :2] / np.where(w * np.linalg.det(H) > 0, w, np.nan)
 
 
-def residuals(kind: Kind, model: Float[np.ndarray, "3 columns"], problem: Problem) -> Float[np.ndarray, "S"]:
+def residuals(kind: Kind, model: Float[np.ndarray, "3 columns"], problem: Problem) -> Float[np.ndarray, " S"]:
     """Pixels by which each match misses the model; infinite where the model has no answer.
 
     Homography and pose: distance in image 1. Fundamental and essential: Sampson distance (Hartley and
@@ -96,7 +96,7 @@ def _in_pixels(kind: Kind, model: np.ndarray, problem: Problem) -> Float[np.ndar
     return np.linalg.inv(problem.intrinsics1).T @ model @ np.linalg.inv(problem.intrinsics0)
 
 
-def _sampson(F: np.ndarray, points0: np.ndarray, points1: np.ndarray) -> Float[np.ndarray, "S"]:
+def _sampson(F: np.ndarray, points0: np.ndarray, points1: np.ndarray) -> Float[np.ndarray, " S"]:
     lines1 = points0 @ F[:, :2].T + F[:, 2]
     lines0 = points1 @ F[:2] + F[2]
     error = (lines1[:, :2] * points1).sum(1) + lines1[:, 2]

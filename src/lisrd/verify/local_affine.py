@@ -18,8 +18,8 @@ _BLOCK = 512
 class Frames:
     """Scale (any unit that both images share) and orientation (radians, from x towards y) of matched keypoints."""
 
-    scales: Float[np.ndarray, "S"]
-    oris: Float[np.ndarray, "S"]
+    scales: Float[np.ndarray, " S"]
+    oris: Float[np.ndarray, " S"]
 
 
 def affine_of_homography(

@@ -26,9 +26,9 @@ class Alignment:
     """Where the patches of image 1 fit their templates, in units of the grid."""
 
     warps: Float[np.ndarray, "S 2 3"]  # grid offset (x, y, 1) of the template to that of image 1
-    correlation: Float[np.ndarray, "S"]  # weighted, of the normalised patches, at `warps`
+    correlation: Float[np.ndarray, " S"]  # weighted, of the normalised patches, at `warps`
     covariance: Float[np.ndarray, "S 2 2"]  # of the shift, the last column of `warps`
-    converged: Bool[np.ndarray, "S"]
+    converged: Bool[np.ndarray, " S"]
 
 
 def align(
@@ -61,7 +61,7 @@ def align(
     )
 
 
-def gaussian_window(side: int) -> Float[np.ndarray, "K"]:
+def gaussian_window(side: int) -> Float[np.ndarray, " K"]:
     """Weights that sum to 1: what lies off the keypoint may move differently."""
     offset = (np.arange(side) - side // 2) / (side / 3)
     one = np.exp(-0.5 * offset**2)
@@ -70,7 +70,7 @@ def gaussian_window(side: int) -> Float[np.ndarray, "K"]:
 
 
 def normalised(
-    patches: Float[np.ndarray, "S K"], weights: Float[np.ndarray, "K"]
+    patches: Float[np.ndarray, "S K"], weights: Float[np.ndarray, " K"]
 ) -> Float[np.ndarray, "S K"]:
     """Weighted mean 0 and deviation 1; flat patches become 0."""
     centred = patches - (patches @ weights)[:, None]

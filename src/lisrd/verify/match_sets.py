@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from lisrd.types import Matches
 
 
-def contained(matches: Matches, others: Matches) -> Bool[np.ndarray, "S"]:
+def contained(matches: Matches, others: Matches) -> Bool[np.ndarray, " S"]:
     """Which of `matches` are among `others`, both of one pair of images."""
     return np.isin(_codes(matches), _codes(others))
 
@@ -26,18 +26,18 @@ def joined(first: Matches, second: Matches) -> Matches:
     )
 
 
-def touching(matches: Matches, chosen: Bool[np.ndarray, "S"]) -> Bool[np.ndarray, "S"]:
+def touching(matches: Matches, chosen: Bool[np.ndarray, " S"]) -> Bool[np.ndarray, " S"]:
     """Which of `matches` have a keypoint that one of the `chosen` has."""
     pairs = matches.matches.cpu().numpy()
     return np.isin(pairs[:, 0], pairs[chosen, 0]) | np.isin(pairs[:, 1], pairs[chosen, 1])
 
 
-def keep(matches: Matches, chosen: Bool[np.ndarray, "S"]) -> Matches:
+def keep(matches: Matches, chosen: Bool[np.ndarray, " S"]) -> Matches:
     """The chosen matches alone."""
     return matches.keep(torch.from_numpy(chosen).to(matches.matches.device))
 
 
-def _codes(matches: Matches) -> Int[np.ndarray, "S"]:
+def _codes(matches: Matches) -> Int[np.ndarray, " S"]:
     """One number for each pair of keypoints."""
     pairs = matches.matches.cpu().numpy()
     return pairs[:, 0] * max(matches.num_keypoints[1], 1) + pairs[:, 1]

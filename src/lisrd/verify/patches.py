@@ -49,7 +49,7 @@ class PreparedImage:
             self._levels[index] = signal / deviation
         return self._levels[index]
 
-    def contains(self, points: Float[np.ndarray, "S K 2"]) -> Bool[np.ndarray, "S"]:
+    def contains(self, points: Float[np.ndarray, "S K 2"]) -> Bool[np.ndarray, " S"]:
         """Whether all K points lie between the centres of the border pixels."""
         height, width = self.log_grey.shape
         x, y = points[..., 0], points[..., 1]
@@ -71,7 +71,7 @@ def sample_places(
 
 
 def sample_patches(
-    image: PreparedImage, places: Float[np.ndarray, "S K 2"], levels: Int[np.ndarray, "S"]
+    image: PreparedImage, places: Float[np.ndarray, "S K 2"], levels: Int[np.ndarray, " S"]
 ) -> Float[np.ndarray, "S K"]:
     """Bilinear samples of each row's own level; the border is repeated."""
     patches = np.empty(places.shape[:2], dtype=np.float32)
@@ -82,7 +82,7 @@ def sample_patches(
     return patches
 
 
-def spacing_levels(frames: Float[np.ndarray, "S 2 2"]) -> Int[np.ndarray, "S"]:
+def spacing_levels(frames: Float[np.ndarray, "S 2 2"]) -> Int[np.ndarray, " S"]:
     """The level of `PreparedImage` for each frame: by the geometric mean of its two sample spacings."""
     spacing = np.sqrt(np.abs(np.linalg.det(frames)))
     return np.clip(np.round(np.log(np.maximum(spacing, 1e-3)) / np.log(STEP)), 0, 12).astype(int)

@@ -56,14 +56,14 @@ class Refined:
     """
 
     points1: Float[np.ndarray, "S 2"]
-    uncertainty: Float[np.ndarray, "S"]
-    refined: Bool[np.ndarray, "S"]
+    uncertainty: Float[np.ndarray, " S"]
+    refined: Bool[np.ndarray, " S"]
 
-    def keep(self, chosen: Bool[np.ndarray, "S"]) -> Refined:
+    def keep(self, chosen: Bool[np.ndarray, " S"]) -> Refined:
         """Those of the chosen matches."""
         return Refined(self.points1[chosen], self.uncertainty[chosen], self.refined[chosen])
 
-    def replaced(self, chosen: Bool[np.ndarray, "S"], by: Refined) -> Refined:
+    def replaced(self, chosen: Bool[np.ndarray, " S"], by: Refined) -> Refined:
         """All of these, the chosen ones as in `by`."""
         result = Refined(self.points1.copy(), self.uncertainty.copy(), self.refined.copy())
         result.points1[chosen], result.uncertainty[chosen] = by.points1, by.uncertainty
@@ -168,7 +168,7 @@ def _frame(affine: np.ndarray, spacing: float) -> Float[np.ndarray, "S 2 2"]:
     return (spacing * np.maximum(1, 1 / growth))[:, None, None] * np.eye(2)
 
 
-def _usable(affine: np.ndarray) -> Bool[np.ndarray, "S"]:
+def _usable(affine: np.ndarray) -> Bool[np.ndarray, " S"]:
     """Whether the maps keep orientation and change lengths, along any direction, within reason."""
     finite = np.isfinite(affine).all((1, 2))
     safe = np.where(finite[:, None, None], affine, np.eye(2))

@@ -79,7 +79,7 @@ def estimate(
 
 def _solve(
     kind: Kind, method: str, problem: Problem, dropped: int
-) -> tuple[np.ndarray | None, Bool[np.ndarray, "S"], str]:
+) -> tuple[np.ndarray | None, Bool[np.ndarray, " S"], str]:
     nobody = np.zeros(len(problem.points0), dtype=bool)
     reason = reason_against_input(kind, problem, dropped)
     if reason:

@@ -69,9 +69,9 @@ class VerifiedPair:
     matches: Matches
     points0: Float[np.ndarray, "S 2"]
     points1: Float[np.ndarray, "S 2"]
-    uncertainty: Float[np.ndarray, "S"]
-    refined: Bool[np.ndarray, "S"]
-    guided: Bool[np.ndarray, "S"]
+    uncertainty: Float[np.ndarray, " S"]
+    refined: Bool[np.ndarray, " S"]
+    guided: Bool[np.ndarray, " S"]
     seconds: dict[str, float]
 
 
@@ -109,7 +109,7 @@ class _Found:
 
     matches: Matches
     places: Refined
-    trusted: Bool[np.ndarray, "S"]
+    trusted: Bool[np.ndarray, " S"]
     geometry: Geometry
 
 
@@ -170,7 +170,7 @@ class _Stage:
             return self.kind == "homography" and verdict.answer != "no"
         return self.steps.guided == "on"
 
-    def _agreeing(self, matches: Matches) -> Bool[np.ndarray, "S"]:
+    def _agreeing(self, matches: Matches) -> Bool[np.ndarray, " S"]:
         """The matches that their neighbours' frames do not contradict."""
         frames0, frames1 = self._frames(matches)
         if self.steps.frames == "on" and (frames0 is None or frames1 is None):
@@ -181,7 +181,7 @@ class _Stage:
             return np.ones(len(matches), dtype=bool)
         return filter_by_frames(self._points(matches)[0], frames0, frames1)
 
-    def _places(self, matches: Matches, chosen: Bool[np.ndarray, "S"], geometry: Geometry) -> Refined:
+    def _places(self, matches: Matches, chosen: Bool[np.ndarray, " S"], geometry: Geometry) -> Refined:
         """Where the partners of all matches lie: refined under the model where they are chosen."""
         points0, points1 = self._points(matches)
         frames0, frames1 = self._frames(keep(matches, chosen))
@@ -197,7 +197,7 @@ class _Stage:
         )
         return unrefined(points1).replaced(chosen, moved)
 
-    def _estimated(self, matches: Matches, places: Refined, trusted: Bool[np.ndarray, "S"]) -> _Found:
+    def _estimated(self, matches: Matches, places: Refined, trusted: Bool[np.ndarray, " S"]) -> _Found:
         points0, _ = self._points(matches)
         scores = matches.scores.cpu().numpy()[trusted]
         points = points0[trusted], places.points1[trusted]
@@ -216,7 +216,7 @@ class _Stage:
         index0, index1 = matches.matches.cpu().numpy().T
         return _frames_at(self.features[0], index0), _frames_at(self.features[1], index1)
 
-    def _answer(self, found: _Found, verdict: Verdict, guided: Bool[np.ndarray, "S"]) -> VerifiedPair:
+    def _answer(self, found: _Found, verdict: Verdict, guided: Bool[np.ndarray, " S"]) -> VerifiedPair:
         places = found.places
         return VerifiedPair(
             found.geometry,

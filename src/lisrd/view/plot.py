@@ -41,7 +41,7 @@ def draw_matches(
     features0: LocalFeatures,
     features1: LocalFeatures,
     matches: Matches,
-    inliers: Bool[np.ndarray | Tensor, "S"],
+    inliers: Bool[np.ndarray | Tensor, " S"],
     path: str | Path,
     verified: str = "",
 ) -> None:

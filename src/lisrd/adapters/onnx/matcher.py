@@ -79,7 +79,7 @@ class MatcherGraph(nn.Module):
         return matches, similarity[index0, index1], weights.T, turn
 
     def _in_turns(
-        self, upright: Float[Tensor, "V *rest"], turned: Float[Tensor, "3 R *rest"]
+        self, upright: Float[Tensor, " V *rest"], turned: Float[Tensor, "3 R *rest"]
     ) -> Float[Tensor, "4 V *rest"]:
         """Every kind at every turn; those that do not vary are the same in all four."""
         columns = []

@@ -48,7 +48,7 @@ def mutual_shares(voters0: Voters, voters1: Voters, turn: Int[Tensor, ""]) -> Fl
     return 2 * is_mutual.sum(1) / (voters0.count + voters1.count)
 
 
-def at_turn(in_turns: Float[Tensor, "turns *rest"], turn: Int[Tensor, ""]) -> Float[Tensor, "*rest"]:
+def at_turn(in_turns: Float[Tensor, " turns *rest"], turn: Int[Tensor, ""]) -> Float[Tensor, "*rest"]:
     """What a tensor of all turns holds for one, chosen by the graph itself."""
     return in_turns.index_select(0, turn.reshape(1)).squeeze(0)
 

@@ -27,7 +27,7 @@ ACCURATE_PX = 3.0
 
 def estimate_homography(
     points0: Float[Tensor, "S 2"], points1: Float[Tensor, "S 2"], estimator: Estimator = "ransac"
-) -> tuple[Float[Tensor, "3 3"] | None, Bool[Tensor, "S"]]:
+) -> tuple[Float[Tensor, "3 3"] | None, Bool[Tensor, " S"]]:
     """The homography from image 0 to image 1 and its inliers; None where there is none to be found."""
     nothing = torch.zeros(len(points0), dtype=torch.bool)
     if len(points0) < 4:  # OpenCV raises below four

@@ -45,7 +45,7 @@ def mma(errors: Float[Tensor, "2 S"], thresholds: Sequence[float] = MMA_PX) -> l
     return [precision(errors, threshold) for threshold in thresholds]
 
 
-def correct_matches(errors: Float[Tensor, "2 S"], threshold: float = CORRECT_PX) -> Bool[Tensor, "S"]:
+def correct_matches(errors: Float[Tensor, "2 S"], threshold: float = CORRECT_PX) -> Bool[Tensor, " S"]:
     """The matches within `threshold` pixels in both images."""
     return (errors <= threshold).all(dim=0)
 
@@ -61,7 +61,7 @@ def true_partners(
     keypoints1: Float[Tensor, "N1 2"],
     H_0to1: Float[Tensor, "3 3"],
     threshold: float = CORRECT_PX,
-) -> Int[Tensor, "N0"]:
+) -> Int[Tensor, " N0"]:
     """Which keypoint of image 1 lies nearest to each of image 0 carried there; -1 beyond `threshold` pixels."""
     if not len(keypoints0) or not len(keypoints1):
         return torch.full((len(keypoints0),), -1)
@@ -73,14 +73,14 @@ def true_partners(
     return torch.where(distance.sqrt() <= threshold, nearest, -1)
 
 
-def recall(matches: Int[Tensor, "S 2"], partners0: Int[Tensor, "N0"]) -> float:
+def recall(matches: Int[Tensor, "S 2"], partners0: Int[Tensor, " N0"]) -> float:
     """Keypoints of image 0 that were matched with their true partner, over those that have one."""
     with_partner = int((partners0 >= 0).sum())
     found = int((partners0[matches[:, 0]] == matches[:, 1]).sum())
     return found / with_partner if with_partner else 0.0
 
 
-def repeatability(partners0: Int[Tensor, "N0"], partners1: Int[Tensor, "N1"]) -> float:
+def repeatability(partners0: Int[Tensor, " N0"], partners1: Int[Tensor, " N1"]) -> float:
     """Share of the keypoints of both images that have a partner in the other.
 
     It belongs to the detector and bounds what any descriptor can match.

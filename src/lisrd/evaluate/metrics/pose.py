@@ -27,7 +27,7 @@ class RelativePose:
 
 def estimate_pose(
     points0: Float[Tensor, "S 2"], points1: Float[Tensor, "S 2"], truth: RelativePose
-) -> tuple[np.ndarray, np.ndarray, Bool[Tensor, "S"]] | None:
+) -> tuple[np.ndarray, np.ndarray, Bool[Tensor, " S"]] | None:
     """Rotation (3, 3), unit translation (3,) and inliers; None where no essential matrix is found."""
     if len(points0) < 5:
         return None
@@ -47,7 +47,7 @@ def estimate_pose(
 
 def _best_decomposition(
     essential: np.ndarray, source: np.ndarray, target: np.ndarray, mask: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, Bool[Tensor, "S"]] | None:
+) -> tuple[np.ndarray, np.ndarray, Bool[Tensor, " S"]] | None:
     best, most = None, 0
     for candidate in np.split(essential, len(essential) // 3):  # five points may leave several solutions
         count, R, t, in_front = cv2.recoverPose(candidate, source, target, np.eye(3), 1e9, mask=mask.copy())[
@@ -75,7 +75,7 @@ def pose_error(R: np.ndarray, t: np.ndarray, T_0to1: Float[Tensor, "4 4"]) -> fl
 
 def epipolar_correct(
     points0: Float[Tensor, "S 2"], points1: Float[Tensor, "S 2"], truth: RelativePose
-) -> Bool[Tensor, "S"]:
+) -> Bool[Tensor, " S"]:
     """The matches whose symmetric epipolar distance to the true pose is below `EPIPOLAR_THRESHOLD`."""
     ray0, ray1 = _homogeneous(normalised(points0, truth.K0)), _homogeneous(normalised(points1, truth.K1))
     T = truth.T_0to1.double()
