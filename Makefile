@@ -7,13 +7,15 @@ SECONDS ?= 1800
 SEED ?= 0
 CALLS ?= 5000
 
-.PHONY: demo test test-all check bench fuzz soak audit
+.PHONY: demo test test-all fresh check bench fuzz soak audit
 demo: .venv/installed  # two real photographs in; matches, their accuracy and a picture out
 	$(BIN)/python -m lisrd.demo
 test: .venv/installed  # the fast tests, about a minute
 	$(BIN)/python -m pytest
 test-all: .venv/installed  # the slow ones as well
 	$(BIN)/python -m pytest -m ""
+fresh: .venv/installed  # the wheel with each extra alone: tutorials, page, ONNX, Ray, in new environments under out/fresh
+	rm -rf out/fresh && LISRD_FRESH=out/fresh $(BIN)/python -m pytest -m "" tests/test_fresh_environments.py
 check: .venv/installed  # lint, format, types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 bench: .venv/installed  # speed beside its baselines; writes benchmarks/RESULTS.md

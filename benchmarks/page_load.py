@@ -24,7 +24,6 @@ from uuid import uuid4
 
 import cv2
 import numpy as np
-import skimage.data
 from PIL import Image
 
 API = "gradio_api/"
@@ -49,6 +48,8 @@ class Visitor:
 
     def photographs(self) -> tuple[bytes, bytes]:
         """Both as PNG."""
+        import skimage.data  # the rest of this file runs where only the page's extra is installed
+
         first = cv2.resize(skimage.data.astronaut(), self.size, interpolation=cv2.INTER_AREA)
         return _png(first), _png(cv2.warpAffine(first, self.affine, self.size))
 

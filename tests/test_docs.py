@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 import shlex
 import subprocess
 import sys
@@ -13,23 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import skimage.data
-from PIL import Image
 
-from boards import camera, view
 from lisrd.cli import app, console
-from lisrd.evaluate.datasets.preparation import Darken, QuarterTurns, ResizeAndCrop
+from tutorials import CAMERAS, QUERY, ROOT, TUTORIALS, blocks, configuration_name, write_photographs
 
-ROOT = Path(__file__).resolve().parent.parent
-TUTORIALS = ROOT / "docs" / "tutorials"
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: What a tutorial may import: its readers have installed the package and the tutorial's extra.
 INSTALLED = {"match": {"lisrd", "numpy"}, "localise": {"lisrd", "numpy", "pycolmap"}, "train": {"lisrd"}}
-
-
-def blocks(name: str) -> list[tuple[str, str]]:
-    """The (language, code) of a tutorial."""
-    return BLOCK.findall((TUTORIALS / f"{name}.md").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -47,9 +35,7 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], d
                     run_command(shlex.split(line), monkeypatch)
             else:
                 assert language == "toml", f"{name}.md has a block of {language!r}, which nobody runs"
-                title = re.match(r"# (\S+\.toml)\n", code)
-                assert title, "a configuration begins with its name"
-                Path(title[1]).write_text(code, encoding="utf-8")
+                Path(configuration_name(code)).write_text(code, encoding="utf-8")
         return variables
 
     return run
@@ -61,14 +47,6 @@ def run_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as ended:
         console.run(app)
     assert (ended.value.code or 0) == console.DONE, " ".join(words)
-
-
-def write_two_photographs(folder: Path) -> None:
-    """One scene, the second time turned by a quarter and one stop darker on average."""
-    old, _ = ResizeAndCrop(320, 240)(skimage.data.astronaut())
-    new, _ = Darken(1.0)(QuarterTurns(1)(old)[0])
-    Image.fromarray(old).save(folder / "old.jpg", quality=95)
-    Image.fromarray(new).save(folder / "new.jpg", quality=95)
 
 
 @pytest.mark.parametrize("name", INSTALLED)
@@ -89,7 +67,7 @@ def test_every_tutorial_is_run() -> None:
 
 @pytest.mark.slow
 def test_matching_two_images(follow: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
-    write_two_photographs(tmp_path)
+    write_photographs("match", tmp_path)
     variables = follow("match")
     assert variables["geometry"].inliers.sum() > 50
     assert variables["verdict"].answer == "yes"
@@ -101,22 +79,14 @@ def test_matching_two_images(follow: Callable[[str], dict[str, Any]], tmp_path: 
 def test_localising_a_photograph(follow: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
     """The map has any scale: what can be compared is where the query lies among the photographs."""
     pytest.importorskip("pycolmap")
-    cameras = {
-        f"{k}.png": camera((0.3 * (k - 2), 0.08 * (k % 3), 0.05 * k), (1.0 * k, -4.0 * (k - 2), 2.0 * k))
-        for k in range(6)
-    }
-    (tmp_path / "photographs").mkdir()
-    for name, T in cameras.items():
-        Image.fromarray(view(T)).save(tmp_path / "photographs" / name)
-    query = camera((0.45, 0.1, 0.1), (2.0, -7.0, 10.0))
-    Image.fromarray(view(query)).save(tmp_path / "query.jpg", quality=95)
+    write_photographs("localise", tmp_path)
     variables = follow("localise")
     registered = {image.name: image.projection_center() for image in variables["model"].images.values()}
     assert len(registered) >= 5
     mapped = np.array([registered[name] for name in sorted(registered)])
-    true = np.array([centre(cameras[name]) for name in sorted(registered)])
+    true = np.array([centre(CAMERAS[name]) for name in sorted(registered)])
     found = to_world(variables["position"], mapped, true)
-    assert np.linalg.norm(found - centre(query)) < 0.1  # metres, at a distance of three to five
+    assert np.linalg.norm(found - centre(QUERY)) < 0.1  # metres, at a distance of three to five
 
 
 def centre(T: np.ndarray) -> np.ndarray:
@@ -135,13 +105,7 @@ def to_world(point: np.ndarray, mapped: np.ndarray, true: np.ndarray) -> np.ndar
 @pytest.mark.slow
 def test_training_on_ones_own_images(follow: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
     pytest.importorskip("lightning_fabric")
-    (tmp_path / "photographs").mkdir()
-    for k, photograph in enumerate(
-        (skimage.data.astronaut(), skimage.data.coffee(), skimage.data.chelsea()) * 4
-    ):
-        cut = photograph[10 * k : 10 * k + 180, 10 * k : 10 * k + 240]
-        Image.fromarray(cut).save(tmp_path / "photographs" / f"{k}.png")
-    write_two_photographs(tmp_path)
+    write_photographs("train", tmp_path)
     variables = follow("train")
     assert (tmp_path / "sheet.png").is_file()
     assert len((tmp_path / "runs" / "mine" / "metrics.jsonl").read_text().splitlines()) == 3
