@@ -1,3 +1,3 @@
-from lisrd.cli import main
+from lisrd_command import main
 
 main()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+import lisrd
 from lisrd.cli import console
 from lisrd.cli.collections import colmap, extract, match_pairs, pairs
 from lisrd.cli.diagnose import diagnose
@@ -16,7 +19,6 @@ from lisrd.cli.tools import convert, info
 
 app = typer.Typer(
     name="lisrd",
-    help="Match images whose rotation and light have changed.",
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -40,6 +42,21 @@ for command in (
     app.command(command.__name__.replace("_", "-"))(command)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"lisrd {lisrd.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _whole(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Match images whose rotation and light have changed."""
+
+
 def main() -> None:
-    """The entry point of `lisrd`."""
+    """What `lisrd_command` starts once everything is imported."""
     console.run(app)

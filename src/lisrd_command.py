@@ -1,0 +1,39 @@
+"""The command `lisrd`, as the system starts it: what must not wait for the package, whose import takes two seconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib.metadata import version
+from typing import NoReturn
+
+
+def main() -> None:
+    """The entry point of `lisrd`. Ctrl-C ends it with exit code 130 and no traceback, from here on."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"lisrd {version('lisrd')}")
+        return
+    listens = (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )  # a shell's background job ignores it
+    if listens:
+        signal.signal(signal.SIGINT, _leave)
+    from lisrd.cli import main as run
+
+    try:
+        if listens:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        run()
+    except KeyboardInterrupt:  # a second one, while the first was answered
+        _leave()
+
+
+def _leave(*_: object) -> NoReturn:
+    """At once: an exception would be raised in a half-imported module, and some print it or take it for their own."""
+    os.write(sys.stderr.fileno(), b"stopped\n")
+    os._exit(130)
+
+
+if __name__ == "__main__":
+    main()
