@@ -14,8 +14,10 @@ from lisrd.describe import Describer, build_describer
 from lisrd.detect import Detector, build_detector
 from lisrd.image import as_image
 from lisrd.match import Policy, match
+from lisrd.scale_change import verify_at_any_scale
 from lisrd.types import ImageLike, Keypoints, LocalFeatures, Matches
-from lisrd.verify import Steps, VerifiedPair, verify_pair
+from lisrd.verify import Steps, VerifiedPair
+from lisrd.verify.stage import Switch
 
 MAX_KEYPOINTS = 2048
 
@@ -110,10 +112,15 @@ class LISRD:
         model: Literal["homography", "fundamental"] = "homography",
         steps: Steps = Steps(),
         policy: Policy = Policy(),
+        scale: Switch = "auto",
         **describing: int | bool | None,
     ) -> VerifiedPair:
-        """Detect, describe, match, and find the model between the images: see `lisrd.verify.verify_pair`."""
-        pixels0, pixels1 = as_image(image0), as_image(image1)
-        pair = self.match_images(pixels0, pixels1, policy, **describing)
+        """Detect, describe, match, and find the model between the images: see `lisrd.verify.verify_pair`.
+
+        `scale` says when smaller sizes of the images are described too: see `lisrd.scale_change`.
+        """
+        images = as_image(image0), as_image(image1)
+        pair = self.match_images(*images, policy, **describing)
         features = pair.features0, pair.features1
-        return verify_pair(pixels0, pixels1, *features, pair.matches, model, steps, policy)
+        how = model, steps, policy
+        return verify_at_any_scale(self.describer, images, features, pair.matches, *how, scale=scale)

@@ -129,6 +129,7 @@ class Matches(_Record):
     num_keypoints: tuple[int, int]
     invariances: tuple[str, ...]
     turn: int = 0  # quarter turns by which image 1 was read, see `torch.rot90`
+    octaves: tuple[int, int] = (0, 0)  # each image was read at 1 / 2^octave of its size
 
     def __len__(self) -> int:
         return self.matches.shape[0]

@@ -24,8 +24,10 @@ from lisrd.errors import InputError
 from lisrd.image import as_image, write_image
 from lisrd.match import Policy
 from lisrd.model import LISRD, MAX_KEYPOINTS, MatchedPair
-from lisrd.verify import Steps, VerifiedPair, align_images, verify_pair
+from lisrd.scale_change import verify_at_any_scale
+from lisrd.verify import Steps, VerifiedPair, align_images
 from lisrd.verify.geometry import Geometry, Kind
+from lisrd.verify.stage import Switch
 from lisrd.verify.stopwatch import Stopwatch
 from lisrd.whole_file import whole_file
 
@@ -50,6 +52,12 @@ def match(
     align: Annotated[Path | None, typer.Option(help="Write image 0 warped into image 1, blended.")] = None,
     selection: SelectionOption = "soft",
     turn: TurnOption = "auto",
+    scale: Annotated[
+        str,
+        typer.Option(
+            help="Smaller sizes of the images: off, on, or auto: where they do not match as they are."
+        ),
+    ] = "auto",
     only: OnlyOption = [],  # noqa: B006
     forbid: ForbidOption = [],  # noqa: B006
     prior: PriorOption = [],  # noqa: B006
@@ -78,7 +86,8 @@ def match(
     watch = Stopwatch()
     pair = _matched(lisrd, images, policy, max_keypoints, watch)
     features = pair.features0, pair.features1
-    verified = verify_pair(*images, *features, pair.matches, cast(Kind, model), steps, policy, threshold)
+    how = cast(Kind, model), steps, policy, threshold, cast(Switch, scale)
+    verified = verify_at_any_scale(lisrd.describer, images, features, pair.matches, *how)
     watch.lap("verify")
     if save:
         _save(save, pair, verified)

@@ -29,6 +29,7 @@ def document_of(
         "reason": geometry.reason,
         "invariance_weights": dict(zip(matches.invariances, means, strict=True)),
         "turn": matches.turn,
+        "octaves": list(matches.octaves),
         "picture": None if picture is None else str(picture),
         "seconds": seconds,
         "seconds_verify": verified.seconds,
@@ -59,13 +60,20 @@ def text_of(document: dict[str, Any]) -> str:
     weights = "  ".join(f"{name} {value:.2f}" for name, value in document["invariance_weights"].items())
     lines = [
         f"{document['keypoints0']} and {document['keypoints1']} keypoints, {_matches_in_words(document)}",
-        f"image 1 read at {90 * document['turn']} degrees; mean weights: {weights}",
+        f"image 1 read at {90 * document['turn']} degrees{_sizes_in_words(document)}; mean weights: {weights}",
         "  ".join(f"{name} {value:.2f} s" for name, value in document["seconds"].items()),
         _verdict_in_words(document),
     ]
     if document["picture"]:
         lines.append(f"picture: {document['picture']}")
     return "\n".join(lines)
+
+
+def _sizes_in_words(document: dict[str, Any]) -> str:
+    sizes = [
+        f"image {k} at 1/{1 << octave} of its size" for k, octave in enumerate(document["octaves"]) if octave
+    ]
+    return "".join(f", {size}" for size in sizes)
 
 
 def _matches_in_words(document: dict[str, Any]) -> str:

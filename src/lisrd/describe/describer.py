@@ -92,11 +92,17 @@ def build_describer(
 ) -> Describer:
     """The describer of this name, of a weights file (`*.safetensors`), or of a peer (`hardnet=PATH`, `disk=PATH`, ...).
 
-    `lisrd-aliked=PATH_N16,PATH_N16ROT` takes the weights of both its members.
+    `lisrd-aliked=PATH_N16,PATH_N16ROT` takes the weights of both its members. With `@2` or `@4` behind it any of them
+    sees images at half or at a quarter of their size, see `lisrd.describe.octaves`.
 
     Raises:
         InputError: unknown name, or weights that are missing or damaged.
     """
+    from lisrd.describe.octaves import OctaveDescriber, split_octave
+
+    whole, octave = split_octave(name)
+    if octave:
+        return OctaveDescriber(build_describer(whole, device, precision), octave)
     kind, _, path = name.partition("=")
     if kind in ("root-sift", "upright-root-sift"):
         from lisrd.describe.sift import RootSift

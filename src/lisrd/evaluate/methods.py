@@ -7,6 +7,8 @@ BASE is a describer of `lisrd.describe`. Parts change the matching: all names of
     pyramid:mean, pyramid:hard   the plain mean of the descriptors; the best weight takes all
     pyramid:oracle               of the single descriptors the one with the most correct matches, pair by pair
     pyramid:turn-off             variant descriptors are read upright only; combines: pyramid:mean:turn-off
+    NAME:octaves                 images are described at half and a quarter of their size too; those that fit match
+    NAME@2, NAME@4               images are described at half or at a quarter of their size alone
     NAME:four-rotations          image 1 is described in four turns, the one with the most inliers counts
     pyramid:parts                stands for all of the bank's parts at once
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from lisrd.describe.octaves import octave_names
 from lisrd.errors import InputError
 from lisrd.match import Policy
 
@@ -32,6 +35,12 @@ class Method:
     policy: Policy = field(default_factory=Policy)
     oracle: bool = False
     four_rotations: bool = False
+    octaves: bool = False
+
+    @property
+    def bases(self) -> list[str]:
+        """The describers whose features are matched, by octave."""
+        return octave_names(self.base) if self.octaves else [self.base]
 
 
 def parse_method(name: str) -> Method:
@@ -40,6 +49,10 @@ def parse_method(name: str) -> Method:
     method = Method(name, base)
     for part in parts:
         method = _with_part(method, part)
+    if method.octaves and method.four_rotations:
+        raise InputError(
+            f"'{name}': octaves are chosen among images that are not turned; ask for one of the two"
+        )
     return method
 
 
@@ -47,6 +60,8 @@ def _with_part(method: Method, part: str) -> Method:
     match part:
         case "oracle":
             return replace(method, oracle=True)
+        case "octaves":
+            return replace(method, octaves=True)
         case "turn-off":
             return replace(method, policy=replace(method.policy, turn="off"))
         case "four-rotations":  # the turns of the images replace those of the descriptors
@@ -76,7 +91,9 @@ def check_invariances(methods: Sequence[Method], invariances: dict[str, tuple[st
         has = invariances[method.base]
         for part in method.policy.only or ():
             if part not in has:
-                known = ", ".join((*has, "mean", "hard", "oracle", "turn-off", FOUR_ROTATIONS, "parts"))
+                known = ", ".join(
+                    (*has, "mean", "hard", "oracle", "turn-off", "octaves", FOUR_ROTATIONS, "parts")
+                )
                 raise InputError(f"'{method.name}': '{method.base}' has no part '{part}'; it has {known}")
 
 

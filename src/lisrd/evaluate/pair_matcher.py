@@ -13,7 +13,8 @@ from lisrd.evaluate.datasets.records import EvaluationPair
 from lisrd.evaluate.geometry import count_inliers, is_correct
 from lisrd.evaluate.methods import Method
 from lisrd.evaluate.predict import turned_keypoints
-from lisrd.match import Policy, match
+from lisrd.match import Policy
+from lisrd.match.octave import match_octaves
 from lisrd.types import LocalFeatures, Matches
 
 #: Feature files kept in memory: the reference image of a scene comes back in pair after pair.
@@ -40,25 +41,27 @@ class PairMatcher:
 
     def __call__(self, method: Method) -> Matched:
         """The matches of one method, among the common keypoints."""
-        key = f"{method.base} {method.policy} {method.four_rotations} {method.oracle}"
+        key = f"{method.bases} {method.policy} {method.four_rotations} {method.oracle}"
         if key not in self.known:
             if method.oracle:
                 self.known[key] = self._oracle(method)
             elif method.four_rotations:
                 self.known[key] = self._four_rotations(method)
             else:
-                self.known[key] = self._match(method.base, method.policy)
+                self.known[key] = self._match(method.bases, method.policy)
         return self.known[key]
 
     def describe_seconds(self, method: Method) -> float:
         """What describing both images took when they were predicted, all their keypoints together."""
         turns = range(4) if method.four_rotations else (0,)
         files = [(self.pair.image0.key, 0), *((self.pair.image1.key, turn) for turn in turns)]
-        return sum(read_features(self.cache, method.base, key, turn).seconds for key, turn in files)
+        described = [(base, key, turn) for base in method.bases for key, turn in files]
+        return sum(read_features(self.cache, *one).seconds for one in described)
 
     def features(self, method: Method) -> tuple[LocalFeatures, LocalFeatures]:
         """What the method matches, of the images as they are."""
-        return self._features(method.base)
+        octave0, octave1 = self(method).matches.octaves
+        return self._features(method.bases[octave0])[0], self._features(method.bases[octave1])[1]
 
     def policy(self, method: Method, matched: Matched) -> Policy:
         """How the method came to its matches: an oracle took one descriptor."""
@@ -72,14 +75,15 @@ class PairMatcher:
         features1 = features_at(described1.features, self.common.index1)
         return features0, features1
 
-    def _match(self, base: str, policy: Policy, turn: int = 0) -> Matched:
-        features0, features1 = self._features(base, turn)
+    def _match(self, bases: list[str], policy: Policy, turn: int = 0) -> Matched:
+        octaves0, octaves1 = zip(*(self._features(base, turn) for base in bases), strict=True)
         start = time.perf_counter()
-        matches = match(features0, features1, policy=policy)
+        matches = match_octaves(octaves0, octaves1, policy)
         seconds = time.perf_counter() - start
         weights = matches.invariance_weights.mean(dim=0).tolist() if len(matches) else []
         chosen = dict(zip(matches.invariances, weights, strict=True)) if weights else {}
-        return Matched(matches, seconds, {"turn": matches.turn, "invariance_weights": chosen})
+        about = {"turn": matches.turn, "octaves": list(matches.octaves), "invariance_weights": chosen}
+        return Matched(matches, seconds, about)
 
     def _oracle(self, method: Method) -> Matched:
         singles = read_features(self.cache, method.base, self.pair.image0.key).features.invariances
@@ -93,7 +97,7 @@ class PairMatcher:
         return Matched(candidates[best].matches, sum(one.seconds for one in candidates.values()), about)
 
     def _four_rotations(self, method: Method) -> Matched:
-        tried = [self._match(method.base, method.policy, turn) for turn in range(4)]
+        tried = [self._match([method.base], method.policy, turn) for turn in range(4)]
         inliers = [count_inliers(self.common, one.matches.matches) for one in tried]
         best = max(range(4), key=inliers.__getitem__)
         about = {**tried[best].about, "turn": best}

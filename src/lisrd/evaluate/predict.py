@@ -113,7 +113,7 @@ class Predictor:
 
 def image_jobs(pairs: Iterable[EvaluationPair], methods: Sequence[Method]) -> list[ImageJob]:
     """Every image once; the second image of a pair in four turns where a method asks for them."""
-    bases = {(method.base, 0) for method in methods}
+    bases = {(base, 0) for method in methods for base in method.bases}
     turned = {(method.base, turn) for method in methods if method.four_rotations for turn in (1, 2, 3)}
     images: dict[str, EvaluationImage] = {}
     wanted: dict[str, set[tuple[str, int]]] = {}

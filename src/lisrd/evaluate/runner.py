@@ -96,7 +96,7 @@ def _checked_names(
         raise InputError("no describers to evaluate; name some, for instance root-sift")
     if max_keypoints < 1:
         raise InputError(f"max_keypoints is {max_keypoints}; it must be at least 1")
-    bases = dict.fromkeys(base_of(name) for name in describers)
+    bases = dict.fromkeys(base for name in describers for base in parse_method(name).bases)
     digests = {base: describer_digest(base) for base in bases} | {detector: detector_digest(detector)}
     return list(dict.fromkeys(describers)), digests
 

@@ -93,8 +93,9 @@ class Scorer:
 
     def _failure(self, method: Method, pair: EvaluationPair, common: CommonPair) -> tuple[str, str] | None:
         for key in (pair.image0.key, pair.image1.key):
-            if (method.base, key) in self.failures.features:
-                return "describer", self.failures.features[method.base, key]
+            for base in method.bases:
+                if (base, key) in self.failures.features:
+                    return "describer", self.failures.features[base, key]
         if not len(common.index0) or not len(common.index1):
             return "no keypoints", "one image has no keypoints that the other one shows"
         return None

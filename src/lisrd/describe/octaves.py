@@ -1,0 +1,116 @@
+"""An image described at smaller sizes: the octaves of an image pyramid, one describer for all of them.
+
+Octave k is the image at 1 / 2^k of its size, which costs 1 / 4^k of describing it. Keypoints, and everything else that
+the features say of places, stay in pixels of the original: octaves of one image differ in their descriptors alone, and
+`lisrd.match.octave` chooses which of them to match.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from lisrd.coordinates import scale_transform, warp_points
+from lisrd.describe.describer import Describer
+from lisrd.describe.field import MIN_SIDE, pad_to_stride
+from lisrd.types import Keypoints, LocalFeatures
+
+#: Full size, half and a quarter: with what a describer bears by itself, scale changes up to about 5.
+OCTAVES = (0, 1, 2)
+
+
+def octave_names(name: str) -> list[str]:
+    """What the octaves of a describer are called, where each is a describer of its own: NAME, NAME@2, NAME@4."""
+    return [f"{name}@{1 << octave}" if octave else name for octave in OCTAVES]
+
+
+def split_octave(name: str) -> tuple[str, int]:
+    """The describer and the octave that `octave_names` has put together; octave 0 for every other name."""
+    for octave, suffix in enumerate(octave_names("")):
+        if suffix and name.endswith(suffix):
+            return name.removesuffix(suffix), octave
+    return name, 0
+
+
+def octaves_that_fit(images: Float[Tensor, "B 3 H W"]) -> tuple[int, ...]:
+    """Those of `OCTAVES` whose image a network can still describe; the full size always."""
+    shorter = min(images.shape[-2:])
+    return tuple(octave for octave in OCTAVES if not octave or shorter >= MIN_SIDE << octave)
+
+
+@torch.no_grad()
+def describe_octave(
+    describer: Describer,
+    images: Float[Tensor, "B 3 H W"],
+    keypoints: Keypoints,
+    octave: int,
+    keep_turns: bool = True,
+) -> LocalFeatures:
+    """Features of the keypoints (pixels of the original) from the images at 1 / 2^octave of their size.
+
+    Areas of 2^octave pixels are averaged: no aliasing, and a turned image stays the turned image. Sides that they do
+    not divide are padded first, which moves the tiles of the meta descriptors by as many pixels.
+
+    Raises InputError where the describer does: the smaller images are below its smallest side.
+    """
+    if not octave:
+        return describer.describe(images, keypoints, keep_turns)
+    reduced, placed = _reduced(images, keypoints, 1 << octave)
+    features = describer.describe(reduced, placed, keep_turns)
+    height, width = images.shape[-2:]
+    device = features.keypoints.device
+    return replace(
+        features,
+        keypoints=keypoints.xy.to(device),
+        image_size=features.image_size.new_tensor([[width, height]]).expand(len(images), 2),
+        scales=None if keypoints.scales is None else keypoints.scales.to(device),
+    )
+
+
+def with_smaller_octaves(
+    describer: Describer, images: Float[Tensor, "B 3 H W"], features: LocalFeatures
+) -> list[LocalFeatures]:
+    """The features of the images at full size, and behind them those of the same keypoints in the octaves that fit."""
+    keypoints = Keypoints(
+        features.keypoints, features.keypoint_scores, features.mask, features.scales, features.oris
+    )
+    keep_turns = features.turned_descriptors is not None
+    smaller = octaves_that_fit(images)[1:]
+    return [features, *(describe_octave(describer, images, keypoints, o, keep_turns) for o in smaller)]
+
+
+@dataclass(frozen=True, slots=True)
+class OctaveDescriber:
+    """A describer that sees every image at 1 / 2^octave of its size; as a name, `pyramid@2` and `pyramid@4`."""
+
+    describer: Describer
+    octave: int
+
+    @property
+    def name(self) -> str:
+        return octave_names(self.describer.name)[self.octave]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {**self.describer.config, "describer": self.name}
+
+    def describe(
+        self, images: Float[Tensor, "B 3 H W"], keypoints: Keypoints, keep_turns: bool = True
+    ) -> LocalFeatures:
+        """See `describe_octave`."""
+        return describe_octave(self.describer, images, keypoints, self.octave, keep_turns)
+
+
+def _reduced(
+    images: Float[Tensor, "B 3 H W"], keypoints: Keypoints, factor: int
+) -> tuple[Float[Tensor, "B 3 h w"], Keypoints]:
+    padded, (left, top) = pad_to_stride(images, factor)
+    offset = keypoints.xy.new_tensor([left, top])
+    xy = warp_points(keypoints.xy + offset, scale_transform(1 / factor, 1 / factor).to(keypoints.xy))
+    scales = None if keypoints.scales is None else keypoints.scales / factor
+    return F.avg_pool2d(padded, factor), replace(keypoints, xy=xy, scales=scales)
