@@ -149,9 +149,14 @@ class PyramidField:
     def meta(self, turn: Turn = 0) -> Float[Tensor, "B V T T C"]:
         network = self.network
         with torch.no_grad():  # the selection weighs the descriptors, it does not shape them
-            descriptors = network.describe_trunk(self.grid_trunk, self.all_kinds, turn).float()
+            descriptors = network.describe_trunk(self.grid_trunk, self.all_kinds, turn)
         tiles = network.config.tiles_per_side**2
         return network.aggregate(descriptors.unflatten(1, (tiles, -1)), self.all_kinds)
+    def first(self, count: int) -> PyramidField:
+        """The field of the first `count` images."""
+        maps = [level[:count] for level in self.maps]
+        return PyramidField(self.network, maps, *self.image_size, *self._offset)
+
 
     def at_all_turns(
         self, keypoints: Keypoints

@@ -159,6 +159,11 @@ class PaperField:
         xy = keypoints.xy + keypoints.xy.new_tensor(self._offset)
         corner_origin = self.network.config.compat == "reference"
         # float32, because coordinates in the maps' bfloat16 would be off by a third of a pixel.
+    def first(self, count: int) -> PaperField:
+        """The field of the first `count` images."""
+        maps = [one[:count] for one in self.maps]
+        return PaperField(self.network, maps, self.image_size, self._padded_size, self._offset)
+
         samples = [sample_map(m.float(), xy, *self._padded_size, corner_origin) for m in self.maps]
         return F.normalize(torch.stack(samples, dim=2), dim=-1)
 

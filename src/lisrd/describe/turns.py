@@ -60,17 +60,19 @@ class TurnLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_features))
 
     def forward(self, x: Float[Tensor, "*batch turned_in"]) -> Float[Tensor, "*batch turned_out"]:
-        return F.linear(x, self._bank(), self.bias.repeat(self.turns))
+        return F.linear(x, *self.bank_and_bias())
 
-    def _bank(self) -> Float[Tensor, "turned_out turned_in"]:
-        return torch.cat([self.weight.roll(g, 1) for g in range(self.turns)]).flatten(1)
+    def bank_and_bias(self) -> tuple[Float[Tensor, "turned_out turned_in"], Float[Tensor, " turned_out"]]:
+        """What an ordinary Linear would multiply by and add, for all output turns."""
+        bank = torch.cat([self.weight.roll(g, 1) for g in range(self.turns)]).flatten(1)
+        return bank, self.bias.repeat(self.turns)
 
     def fold(self) -> nn.Linear:
         """The same map as one ordinary Linear."""
-        bank = self._bank().detach()
+        bank, bias = self.bank_and_bias()
         folded = nn.Linear(bank.shape[1], bank.shape[0])
-        folded.weight.data.copy_(bank)
-        folded.bias.data.copy_(self.bias.detach().repeat(self.turns))
+        folded.weight.data.copy_(bank.detach())
+        folded.bias.data.copy_(bias.detach())
         return folded
 
 

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lisrd.describe.field import DescriptorField
 from lisrd.describe.weights import Network
 from lisrd.errors import InputError
 from lisrd.invariance import ILLUMINATION, ROTATION, Invariance
@@ -64,10 +63,12 @@ class LossConfig:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """Descriptors and meta descriptors of the three images of each triplet; image 1 is read at the fitting turn."""
+    """What a network makes of the images of each triplet; image 1 is read at the fitting turn."""
 
-    descriptors: tuple[Float[Tensor, "B N V D"], ...]
-    meta: tuple[Float[Tensor, "B V T T C"], ...]
+    descriptors: tuple[Float[Tensor, "B N V D"], ...]  # of the three images
+    meta: tuple[
+        Float[Tensor, "B V T T C"], ...
+    ]  # of images 0 and 1; the steady view is not weighed
     residual_angle: Float[Tensor, " B"]  # what rotation is left after the turn, radians
 
 
@@ -80,11 +81,12 @@ def fitting_turn(angle: Float[Tensor, " B"]) -> tuple[Int[Tensor, " B"], Float[T
 def read_views(network: Network, triplets: Triplets, turn: Int[Tensor, " B"], residual: Tensor) -> Views:
     """One pass of the encoder over the three images; heads at the keypoints and on the grid."""
     count = triplets.images.shape[1]
-    field: DescriptorField = network(triplets.images.flatten(0, 1))
+    field = network(triplets.images.flatten(0, 1))
     no_turn = torch.zeros_like(turn)
     turns = torch.cat([no_turn, turn, no_turn])
     descriptors = field.at(Keypoints.from_xy(triplets.keypoints.flatten(0, 1)), turns)
-    return Views(descriptors.float().split(count), field.meta(turns).split(count), residual)
+    meta = field.first(2 * count).meta(turns[: 2 * count])
+    return Views(descriptors.float().split(count), meta.split(count), residual)
 
 
 class TripletObjective(nn.Module):
@@ -124,7 +126,7 @@ class TripletObjective(nn.Module):
         if config.variant_weight:
             parts["variant"] = self._variant((d0 * d2).sum(-1), (d0 * d1).sum(-1), triplets, residual)
         if config.meta_weight or config.selection_weight:
-            changed = descriptor_similarity(d0.detach(), d1.detach())
+            changed = descriptor_similarity(d0.detach(), d1.detach()).float()
             weights = selection_weights(network, views.meta[0], views.meta[1], changed, triplets)
             parts["meta"] = self._meta(weights, changed, ignored, triplets)
             parts["selection"] = self._selection(weights, triplets, residual)
@@ -193,7 +195,7 @@ class TripletObjective(nn.Module):
         triplets: Triplets,
     ) -> Float[Tensor, ""]:
         """The matching loss of the weighted similarity; the local descriptors learn nothing from it."""
-        weighted = weighted_similarity(similarity.float(), weights)
+        weighted = weighted_similarity(similarity, weights)
         return masked_mean(self._pair_loss(weighted, ignored), triplets.mask)
 
     def _selection(
