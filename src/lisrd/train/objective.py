@@ -66,9 +66,7 @@ class Views:
     """What a network makes of the images of each triplet; image 1 is read at the fitting turn."""
 
     descriptors: tuple[Float[Tensor, "B N V D"], ...]  # of the three images
-    meta: tuple[
-        Float[Tensor, "B V T T C"], ...
-    ]  # of images 0 and 1; the steady view is not weighed
+    meta: tuple[Float[Tensor, "B V T T C"], ...]  # of images 0 and 1; the steady view is not weighed
     residual_angle: Float[Tensor, " B"]  # what rotation is left after the turn, radians
 
 
