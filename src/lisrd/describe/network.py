@@ -143,6 +143,11 @@ class PyramidField:
     def all_kinds(self) -> range:
         return range(len(self.network.invariances))
 
+    def first(self, count: int) -> PyramidField:
+        """The field of the first `count` images."""
+        maps = [level[:count] for level in self.maps]
+        return PyramidField(self.network, maps, *self.image_size, *self._offset)
+
     def at(self, keypoints: Keypoints, turn: Turn = 0) -> Float[Tensor, "B N V D"]:
         return self.network.describe_trunk(self.trunk_at(keypoints.xy), self.all_kinds, turn)
 
@@ -152,11 +157,6 @@ class PyramidField:
             descriptors = network.describe_trunk(self.grid_trunk, self.all_kinds, turn)
         tiles = network.config.tiles_per_side**2
         return network.aggregate(descriptors.unflatten(1, (tiles, -1)), self.all_kinds)
-    def first(self, count: int) -> PyramidField:
-        """The field of the first `count` images."""
-        maps = [level[:count] for level in self.maps]
-        return PyramidField(self.network, maps, *self.image_size, *self._offset)
-
 
     def at_all_turns(
         self, keypoints: Keypoints
