@@ -154,16 +154,16 @@ class PaperField:
     def selection(self) -> Selection:
         return self.network.selection
 
-    def at(self, keypoints: Keypoints, turn: Turn = 0) -> Float[Tensor, "B N V D"]:
-        assert not torch.as_tensor(turn).any(), "the maps know only the image as it is"
-        xy = keypoints.xy + keypoints.xy.new_tensor(self._offset)
-        corner_origin = self.network.config.compat == "reference"
-        # float32, because coordinates in the maps' bfloat16 would be off by a third of a pixel.
     def first(self, count: int) -> PaperField:
         """The field of the first `count` images."""
         maps = [one[:count] for one in self.maps]
         return PaperField(self.network, maps, self.image_size, self._padded_size, self._offset)
 
+    def at(self, keypoints: Keypoints, turn: Turn = 0) -> Float[Tensor, "B N V D"]:
+        assert not torch.as_tensor(turn).any(), "the maps know only the image as it is"
+        xy = keypoints.xy + keypoints.xy.new_tensor(self._offset)
+        corner_origin = self.network.config.compat == "reference"
+        # float32, because coordinates in the maps' bfloat16 would be off by a third of a pixel.
         samples = [sample_map(m.float(), xy, *self._padded_size, corner_origin) for m in self.maps]
         return F.normalize(torch.stack(samples, dim=2), dim=-1)
 
