@@ -39,8 +39,11 @@ def verify_at_any_scale(
     """
     if scale not in get_args(Switch):
         raise InputError(f"scale is {scale!r}; use off, on or auto")
-    how = model, steps, policy, threshold
-    first = None if scale == "on" else verify_pair(*images, *features, matches, *how)
+
+    def verified(features0: LocalFeatures, features1: LocalFeatures, matches: Matches) -> VerifiedPair:
+        return verify_pair(*images, features0, features1, matches, model, steps, policy, threshold)
+
+    first = None if scale == "on" else verified(*features, matches)
     if first and (scale == "off" or first.verdict.answer == "yes"):
         return first
     octaves0, octaves1 = (
@@ -50,5 +53,5 @@ def verify_at_any_scale(
     if first and rescaled.octaves == (0, 0):
         return first
     octave0, octave1 = rescaled.octaves
-    second = verify_pair(*images, octaves0[octave0], octaves1[octave1], rescaled, *how)
-    return max(filter(None, (first, second)), key=lambda verified: verified.verdict.probability)
+    second = verified(octaves0[octave0], octaves1[octave1], rescaled)
+    return max(filter(None, (first, second)), key=lambda found: found.verdict.probability)
