@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from importlib.metadata import version
 from typing import NoReturn
 
@@ -21,12 +22,19 @@ def main() -> None:
         signal.signal(signal.SIGINT, _leave)
     from lisrd.cli import main as run
 
+    threading.excepthook = _in_thread
     try:
         if listens:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         run()
     except KeyboardInterrupt:  # a second one, while the first was answered
         _leave()
+
+
+def _in_thread(raised: threading.ExceptHookArgs) -> None:
+    """A full disk that TensorBoard's thread ran into is raised in the main one as well, which says it in one line."""
+    if not isinstance(raised.exc_value, OSError):
+        threading.__excepthook__(raised)
 
 
 def _leave(*_: object) -> NoReturn:

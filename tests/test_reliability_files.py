@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,18 +52,6 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "keypoints.npz": _cache,
     "store.h5": _store,
 }
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 KB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"mounting needs root: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -173,6 +162,22 @@ def test_a_store_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
         first.write("one", {"values": NOISE})
     with ResumableStore(path, {}) as again:
         assert "one" in again
+
+
+def test_a_store_cleans_up_before_another_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it removes would otherwise be the parts of a process that began in between."""
+    path, refused, remove = tmp_path / "store.h5", [], shutil.rmtree
+
+    def rmtree(folder: Path, **options: bool) -> None:
+        with pytest.raises(InputError, match="being written by another process"):
+            ResumableStore(path, {}).__enter__()
+        refused.append(folder)
+        remove(folder, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    _store(path)
+    assert refused == [tmp_path / "store.h5.parts"]
+    assert [file.name for file in tmp_path.iterdir()] == ["store.h5"]
 
 
 def test_names_with_spaces_unicode_and_newlines_travel_through_the_pipeline(tmp_path: Path) -> None:

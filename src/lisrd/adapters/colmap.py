@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from lisrd.adapters.colmap_database import load_pycolmap, opened, write_database
 from lisrd.describe import Describer
 from lisrd.match import Policy
+from lisrd.one_writer import claim
 from lisrd.scale import (
     exhaustive_pairs,
     extract,
@@ -22,6 +23,7 @@ from lisrd.scale import (
 )
 from lisrd.scale.extract import Progress
 from lisrd.scale.pairs import Pair
+from lisrd.whole_file import writing
 
 #: Up to here all pairs are matched; beyond, each image with this many of those that look most alike.
 _EXHAUSTIVE_IMAGES, _SIMILAR_IMAGES = 60, 30
@@ -77,7 +79,8 @@ def reconstruct(
         MissingExtraError: pycolmap is not installed.
     """
     load_pycolmap()
-    workspace.mkdir(parents=True, exist_ok=True)
+    with writing(workspace):
+        workspace.mkdir(parents=True, exist_ok=True)
     features = workspace / "features.h5"
     extracted = extract(
         images, features, describer, max_keypoints, on_progress, detector=detector, keep_turns=True
@@ -104,15 +107,30 @@ def map_matches(
     Raises like `reconstruct`.
     """
     pycolmap = load_pycolmap()
-    database, sparse = workspace / "database.db", workspace / "sparse"
+    with closing(claim(workspace / ".lock", workspace)):
+        return _mapped(pycolmap, workspace, pairs, image_folder, one_camera, seed)
+
+
+def _mapped(
+    pycolmap: Any,
+    workspace: Path,
+    pairs: Sequence[Pair],
+    image_folder: Path | None,
+    one_camera: bool,
+    seed: int,
+) -> ReconstructionReport:
+    database, sparse, new = (workspace / name for name in ("database.db", "sparse", "sparse.new"))
     ids = write_database(
         database, workspace / "features.h5", workspace / "matches.h5", pairs, image_folder, one_camera
     )
-    shutil.rmtree(sparse, ignore_errors=True)
-    sparse.mkdir()
+    shutil.rmtree(new, ignore_errors=True)
+    with writing(new):
+        new.mkdir()
     with _only_errors(pycolmap):
         _verify(pycolmap, database, seed)
-        models = _map(pycolmap, database, image_folder, sparse, seed)
+        models = _map(pycolmap, database, image_folder, new, seed)
+    shutil.rmtree(sparse, ignore_errors=True)  # an earlier reconstruction stays until this one is there
+    new.rename(sparse)
     with opened(pycolmap, database) as db:
         verified = len(db.read_two_view_geometry_num_inliers()[0])  # the others have a row without inliers
     report = ReconstructionReport(len(ids), 0, 0, None, len(pairs), verified, len(models), None)

@@ -39,7 +39,7 @@ def features_to_cv2(
     if one.oris is None:
         for keypoint in keypoints:
             keypoint.angle = -1
-    return keypoints, one.flat()[0].float().cpu().numpy()
+    return keypoints, one.flat()[0].detach().float().cpu().numpy()
 
 
 def matches_to_cv2(matches: Matches) -> list[cv2.DMatch]:
@@ -87,7 +87,7 @@ class Feature2D:
     ) -> tuple[list[cv2.KeyPoint], Float[np.ndarray, "N VD"]]:
         """The same keypoints and their descriptors."""
         features = self.describer.describe(_rgb(image), from_cv2(keypoints), False)
-        return list(keypoints), features.flat()[0].float().cpu().numpy()
+        return list(keypoints), features.flat()[0].detach().float().cpu().numpy()
 
     def detectAndCompute(  # noqa: N802 OpenCV's name
         self, image: UInt8[np.ndarray, "H W *C"], mask: np.ndarray | None = None

@@ -54,7 +54,7 @@ def feature_datasets(
     }
     if keep_turns and one.turned_descriptors is not None and one.turned_meta_descriptors is not None:
         datasets |= {name: getattr(one, name)[0].to(dtype) for name in _TURNED}
-    return {name: value.numpy() for name, value in datasets.items() if value is not None}
+    return {name: value.detach().numpy() for name, value in datasets.items() if value is not None}
 
 
 def features_from_datasets(datasets: Mapping[str, np.ndarray | Tensor]) -> LocalFeatures:
@@ -192,4 +192,4 @@ def match_datasets(matches: Matches) -> dict[str, np.ndarray]:
         "matching_scores0": scores0.half(),
         "invariance_weights": matches.invariance_weights[order].half(),
     }
-    return {name: value.cpu().numpy() for name, value in datasets.items()}
+    return {name: value.detach().cpu().numpy() for name, value in datasets.items()}

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ import h5py
 import numpy as np
 
 from lisrd.errors import InputError
+from lisrd.one_writer import claim
 from lisrd.scale.parts import PartWriter, publish, write_errors
 
 #: Changes when the content of the files does.
@@ -60,7 +60,7 @@ class ResumableStore:
             raise InputError(
                 f"{self.output} cannot be written: {error.strerror}; choose another place"
             ) from None
-        self._lock = _lock(self.folder / "lock", self.output)
+        self._claim = claim(self.folder / "lock", self.output)
         try:
             self._open()
         except BaseException:
@@ -147,9 +147,9 @@ class ResumableStore:
                 _copy_records(part, merged)
 
     def _unlock(self) -> None:
-        self._lock.close()
         if not self._parts():  # otherwise the next run finds them here
-            shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)  # once it is free, this is another's folder
+        self._claim.close()
 
 
 def record_names(file: h5py.File) -> Iterator[str]:
@@ -205,21 +205,6 @@ def _h5_errors(path: Path) -> Iterator[None]:
         raise InputError(
             f"{path} is no HDF5 file, or a damaged one ({error}); delete it and run again"
         ) from None
-
-
-def _lock(path: Path, output: Path) -> sqlite3.Connection:
-    """SQLite's file lock works on every system, and the system releases it when the process dies."""
-    lock = sqlite3.connect(path, timeout=0, isolation_level=None)
-    try:
-        lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        lock.close()
-        if error.sqlite_errorname != "SQLITE_BUSY":
-            raise InputError(f"{output} cannot be written: {error}; choose another place") from None
-        raise InputError(
-            f"{output} is being written by another process: wait for it, or choose another output"
-        ) from None
-    return lock
 
 
 def _difference(stored: Any, expected: str) -> str:

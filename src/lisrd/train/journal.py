@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from lisrd.image import read_image
+from lisrd.text_files import read_lines
 from lisrd.train.data.sheet import draw_sheet
 from lisrd.train.data.triplets import Triplets
 from lisrd.train.validation import KINDS
-from lisrd.whole_file import whole_file
+from lisrd.whole_file import whole_file, writing
 
 _EVERY = 10  # steps between TensorBoard scalars
 
@@ -24,48 +26,66 @@ class Journal:
         from torch.utils.tensorboard import SummaryWriter
 
         self.directory = directory
-        self._board = SummaryWriter(str(directory / "tensorboard"))
+        self._events = directory / "tensorboard"
+        with writing(self._events):
+            self._board = SummaryWriter(str(self._events))
 
     def step(self, row: dict[str, Any]) -> None:
-        """One step's losses."""
+        """One step's losses. Raises InputError where the system cannot write."""
         self._append("metrics.jsonl", row)
         if row["step"] % _EVERY == 0:
-            for name, value in row.items():
-                if name != "step":
-                    self._board.add_scalar(f"train/{name}", value, int(row["step"]))
+            scalars = {f"train/{name}": value for name, value in row.items() if name != "step"}
+            self._plot(scalars, int(row["step"]))
 
     def validation(
         self, step: int, seconds: float, scores: dict[str, dict[str, float]], seen: Triplets | None
     ) -> None:
         """Scores by kind of pair, and a sheet of the triplets that were scored."""
         self._append("validation.jsonl", {"step": step, "seconds": seconds, **scores})
-        for kind, by_name in scores.items():
-            for name, value in by_name.items():
-                self._board.add_scalar(f"validation_{kind}/{name}", value, step)
+        self._plot(
+            {f"validation_{kind}/{n}": v for kind, by_name in scores.items() for n, v in by_name.items()},
+            step,
+        )
         plot_validation(self.directory / "validation.jsonl", self.directory / "validation.png")
         self._show("validation.png", step)
         if seen is not None:
             draw_sheet(seen, self.directory / "validation_triplets.png")
             self._show("validation_triplets.png", step)
-        self._board.flush()
+        with writing(self._events):
+            self._board.flush()
+
+    def _plot(self, scalars: dict[str, Any], step: int) -> None:
+        # TensorBoard's own thread writes; what it ran into is raised at the next call.
+        with writing(self._events):
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, step)
 
     def _show(self, picture: str, step: int) -> None:
         pixels = read_image(self.directory / picture)
-        self._board.add_image(Path(picture).stem, pixels, step, dataformats="HWC")
+        with writing(self._events):
+            self._board.add_image(Path(picture).stem, pixels, step, dataformats="HWC")
 
     def forget_after(self, step: int) -> None:
         """Steps after a checkpoint are done again: what was recorded of them goes, and so does half a line."""
         for name in ("metrics.jsonl", "validation.jsonl"):
             path = self.directory / name
             if path.exists():
-                rows = [line for line in path.read_text().splitlines() if line.endswith("}")]
-                kept = [line for line in rows if json.loads(line)["step"] <= step]
+                kept = [line for line in read_lines(path) if _step_of(line) <= step]
                 with whole_file(path) as partial:
                     partial.write_text("".join(line + "\n" for line in kept))
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
-        with (self.directory / name).open("a") as file:
+        path = self.directory / name
+        with writing(path), path.open("a") as file:
             file.write(json.dumps(row, default=_number) + "\n")
+
+
+def _step_of(line: str) -> float:
+    """The step that a row records; half a row, from a full disk or a killed process, records none that was reached."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return math.inf
 
 
 def _number(value: Tensor) -> float:

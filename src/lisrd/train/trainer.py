@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +19,7 @@ import lisrd
 from lisrd.describe.weights import Network, build_network
 from lisrd.errors import InputError
 from lisrd.interrupt import workers_ignore_interrupt
+from lisrd.one_writer import claim
 from lisrd.processes import mean_over_processes
 from lisrd.train.allocator import keep_freed_memory
 from lisrd.train.checkpoint import (
@@ -39,6 +41,7 @@ from lisrd.train.objective import TripletObjective
 from lisrd.train.start import start_from, train_selection_alone
 from lisrd.train.teacher import Teacher
 from lisrd.train.validation import validate
+from lisrd.whole_file import writing
 
 #: Batches of validation are drawn from a seed of their own, the same in every run.
 VALIDATION_SEED = 20_200_824
@@ -77,7 +80,8 @@ class Trainer:
         self.config, self.directory, self.seed, self.workers = config, directory, seed, workers
         self.on_step = on_step
         self.real_pairs: RealScores | None = None  # asked at every validation
-        directory.mkdir(parents=True, exist_ok=True)
+        with writing(directory):
+            directory.mkdir(parents=True, exist_ok=True)
         self.fabric = launch_fabric(config.run.precision)
         keep_freed_memory()
         torch.manual_seed(seed)
@@ -114,8 +118,12 @@ class Trainer:
         """Continue from the newest checkpoint; False where there is none.
 
         Raises:
-            InputError: the checkpoint belongs to another configuration, seed or version.
+            InputError: the checkpoint belongs to another configuration, seed or version, or another run writes here.
         """
+        with self._claimed():
+            return self._resumed()
+
+    def _resumed(self) -> bool:
         path = newest_checkpoint(self.directory)
         if path is None:
             return False
@@ -159,7 +167,20 @@ class Trainer:
         }
 
     def fit(self) -> Any:
-        """Train; returns the network with averaged weights. Interrupted, it saves where it stands first."""
+        """Train; returns the network with averaged weights. Interrupted, it saves where it stands first.
+
+        Raises:
+            InputError: another process trains into this directory, or the loss is not finite.
+        """
+        with self._claimed():
+            self._train()
+        return self.averaged_network()
+
+    def _claimed(self) -> AbstractContextManager[Any]:
+        """The directory, as the only run that writes there; of several processes the main one does."""
+        return closing(claim(self.directory / ".lock", self.directory)) if self.is_main else nullcontext()
+
+    def _train(self) -> None:
         started, before = time.monotonic(), self.progress.seconds
         saved, validated = before, before
         run = self.config.run
@@ -183,7 +204,6 @@ class Trainer:
             self.validate()
         finally:
             self.save()
-        return self.averaged_network()
 
     def _agreed(self, seconds: float) -> float:
         """One time for all processes, which must save, validate and stop at the same step."""
@@ -215,8 +235,9 @@ class Trainer:
         parts = self.model(taught, **{f.name: getattr(triplets, f.name) for f in fields(triplets)})
         reached = dict(zip(parts, self._of_all(list(parts.values())), strict=True))
         if not math.isfinite(reached["loss"]):
-            raise FloatingPointError(
-                f"the loss is {reached['loss']} at step {step}; the last checkpoint is good"
+            raise InputError(
+                f"the loss is {reached['loss']} at step {step}: lower the learning rate, and start or resume again; "
+                "the checkpoint holds the weights before this step"
             )
         self.fabric.backward(parts["loss"])
         self.fabric.clip_gradients(self.model, self.optimiser, max_norm=optimiser.clip_norm)

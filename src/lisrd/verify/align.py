@@ -112,7 +112,7 @@ def _relative_error(H: np.ndarray, points0: Points | None, points1: Points | Non
 
 
 def _pixels(image: ImageLike) -> Float[np.ndarray, "H W 3"]:
-    return np.ascontiguousarray(as_image(image)[0].permute(1, 2, 0).cpu().numpy() * 255)
+    return np.ascontiguousarray(as_image(image)[0].permute(1, 2, 0).detach().cpu().numpy() * 255)
 
 
 def _smoothed_to(pixels: np.ndarray, H: np.ndarray) -> Float[np.ndarray, "H W 3"]:

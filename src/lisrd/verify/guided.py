@@ -82,12 +82,29 @@ def allowed_pairs(
     """Indices of the keypoints that the model maps within `radius` pixels of each other in image 1."""
     if geometry.model is None:
         raise InputError(f"there is no model to guide the matches: {geometry.reason}")
-    points0, points1 = (k.double().cpu().numpy() for k in (keypoints0, keypoints1))
+    points0, points1 = (k.detach().double().cpu().numpy() for k in (keypoints0, keypoints1))
     found = [np.zeros((2, 0), dtype=np.int64)]
     for start in range(0, len(points0), _BLOCK):
         rows, columns = np.nonzero(_allowed(geometry, points0[start : start + _BLOCK], points1, radius))
         found.append(np.stack([rows + start, columns]))
     return torch.from_numpy(np.concatenate(found, axis=1).T).to(keypoints0.device)
+
+
+def share_moved(
+    features0: LocalFeatures, features1: LocalFeatures, before: Geometry, after: Geometry, pixels: float = 1.0
+) -> float:
+    """Part of the keypoints of image 0 that two homographies place in image 1, but more than `pixels` apart.
+
+    Features of one image each. 0 for other kinds of models, and where none of the keypoints is placed there.
+    """
+    if before.kind != "homography" or before.model is None or after.model is None:
+        return 0.0
+    places = features0.keypoints[0].detach().double().cpu().numpy()
+    old, new = (project(places, geometry.model) for geometry in (before, after))
+    last = features1.image_size[0].double().cpu().numpy() - 1
+    inside = ((new >= 0) & (new <= last)).all(1)  # false beyond the horizon, where places are not numbers
+    moved = ~(np.linalg.norm(old - new, axis=1) <= pixels)
+    return float(moved[inside].mean()) if inside.any() else 0.0
 
 
 def _allowed(
@@ -110,7 +127,7 @@ def _allowed(
 
 def _mutual_best(candidates: Matches, least: float) -> Matches:
     """The candidates that are the best of both their keypoints; the first of equals is the best."""
-    scores = candidates.scores.cpu().numpy()
+    scores = candidates.scores.detach().cpu().numpy()
     order = np.argsort(-scores, kind="stable")
     chosen = scores[order] >= least
     for index in candidates.matches.cpu().numpy()[order].T:

@@ -37,7 +37,7 @@ class PreparedImage:
         """From whatever `lisrd.image.as_image` reads; a prepared image is itself."""
         if isinstance(image, PreparedImage):
             return image
-        grey = as_image(image)[0].mean(0).cpu().numpy() * 255
+        grey = as_image(image)[0].mean(0).detach().cpu().numpy() * 255
         return cls(np.log(grey + DARK))
 
     def level(self, index: int) -> Float[np.ndarray, "H W"]:

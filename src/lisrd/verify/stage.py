@@ -18,7 +18,7 @@ from lisrd.match import Policy
 from lisrd.types import ImageLike, LocalFeatures, Matches
 from lisrd.verify.consistency import filter_by_frames
 from lisrd.verify.geometry import Geometry, Kind
-from lisrd.verify.guided import guided_matches
+from lisrd.verify.guided import guided_matches, share_moved
 from lisrd.verify.local_affine import Frames
 from lisrd.verify.match_sets import contained, joined, keep, touching
 from lisrd.verify.patches import PreparedImage
@@ -49,6 +49,9 @@ class Steps:
             if getattr(self, name) not in get_args(Switch):
                 raise InputError(f"{name} is {getattr(self, name)!r}; use off, on or auto")
 
+
+#: Guided matching goes on while it moves more than this part of the keypoints, at most so often.
+STILL_MOVING, MOST_ROUNDS = 0.1, 5
 
 #: The robust model of the matches as they are.
 ESTIMATE_ALONE = Steps("off", "off", "off")
@@ -90,7 +93,8 @@ def verify_pair(
 
     `policy` is that of `matches`; within `threshold` pixels a match is an inlier. A pair without a model is an
     ordinary answer: its `geometry` says why. Raises InputError for models other than a homography and a
-    fundamental matrix, and for `frames` "on" where a detector gave none.
+    fundamental matrix, for features other than those that were matched, and for `frames` "on" where a detector
+    gave none.
     """
     if model not in CALIBRATIONS:
         raise InputError(f"model {model!r} has no verdict: use {' or '.join(CALIBRATIONS)}, or `estimate`")
@@ -100,6 +104,12 @@ def verify_pair(
         images = PreparedImage.of(image0), PreparedImage.of(image1)
         watch.lap("refine")
     features = features0.select(0), features1.select(0)
+    counts = features[0].keypoints.shape[1], features[1].keypoints.shape[1]
+    if counts != tuple(matches.num_keypoints):
+        raise InputError(
+            f"matches among {matches.num_keypoints} keypoints, but the features have {counts}: "
+            "pass the features that were matched, in the same order"
+        )
     return _Stage(images, features, model, steps, policy, threshold, watch).run(matches)
 
 
@@ -131,7 +141,7 @@ class _Stage:
             found = self._refined(found)
             self.watch.lap("refine")
         if found.geometry and self._guides(verdict):
-            found = self._guided(found)
+            found = self._grown(found)
             self.watch.lap("guided")
         return self._answer(found, verdict, guided=~contained(found.matches, matches))
 
@@ -148,6 +158,14 @@ class _Stage:
         places = self._places(found.matches, found.trusted, found.geometry)
         again = self._estimated(found.matches, places, found.trusted)
         return again if again.geometry else found
+
+    def _grown(self, found: _Found) -> _Found:
+        """Guided until the model is still: one that holds in a corner of the images grows over the rest."""
+        for _ in range(MOST_ROUNDS):
+            before, found = found.geometry, self._guided(found)
+            if share_moved(*self.features, before, found.geometry) <= STILL_MOVING:
+                break
+        return found
 
     def _guided(self, found: _Found) -> _Found:
         """The matches under the model, and of the others those whose keypoints these leave free."""
@@ -199,7 +217,7 @@ class _Stage:
 
     def _estimated(self, matches: Matches, places: Refined, trusted: Bool[np.ndarray, " S"]) -> _Found:
         points0, _ = self._points(matches)
-        scores = matches.scores.cpu().numpy()[trusted]
+        scores = matches.scores.detach().cpu().numpy()[trusted]
         points = points0[trusted], places.points1[trusted]
         geometry = estimate(*points, self.kind, threshold=self.threshold, scores=scores)
         inliers = np.zeros(len(matches), dtype=bool)
@@ -208,7 +226,7 @@ class _Stage:
 
     def _points(self, matches: Matches) -> tuple[Float[np.ndarray, "S 2"], Float[np.ndarray, "S 2"]]:
         """Pixels of the matched keypoints in image 0 and image 1."""
-        places0, places1 = (f.keypoints[0].double().cpu().numpy() for f in self.features)
+        places0, places1 = (f.keypoints[0].detach().double().cpu().numpy() for f in self.features)
         index0, index1 = matches.matches.cpu().numpy().T
         return places0[index0], places1[index1]
 
@@ -234,5 +252,5 @@ class _Stage:
 def _frames_at(features: LocalFeatures, index: np.ndarray) -> Frames | None:
     if features.scales is None or features.oris is None:
         return None
-    scales, oris = (values[0].double().cpu().numpy() for values in (features.scales, features.oris))
+    scales, oris = (values[0].detach().double().cpu().numpy() for values in (features.scales, features.oris))
     return Frames(scales[index], oris[index])

@@ -120,7 +120,7 @@ def _write_legend(page: Axes, matches: Matches) -> None:
 
 def _show_photograph(page: Axes, image: ImageLike, box: Box) -> None:
     """The image at the size of its box, half of its colour taken out, so that the lines' colours stand out."""
-    batch = as_image(image)[:1].cpu()
+    batch = as_image(image)[:1].detach().cpu()
     size = round(box.height), round(box.width)
     mode = "area" if size[0] < batch.shape[2] else "bilinear"  # enlarged by area, pixels would show
     pixels = F.interpolate(batch, size, mode=mode)[0].permute(1, 2, 0).numpy()
@@ -149,7 +149,7 @@ def _connect(
     """Lines between matched keypoints: outliers below and faint, inliers above with a dark rim and dots."""
     ends = np.stack(
         [
-            box.carry(f.keypoints[0, matches.matches[:, side]].double().cpu().numpy(), sizes[side])
+            box.carry(f.keypoints[0, matches.matches[:, side]].detach().double().cpu().numpy(), sizes[side])
             for side, (box, f) in enumerate(zip(layout.images, features, strict=True))
         ],
         axis=1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -102,10 +103,11 @@ def uploaded_path(value: Any, name: str, uploads: Path) -> Path:
     if not value:
         raise InputError(f"{name} is missing: drop one, or take an example")
     path = value.get("path") if isinstance(value, dict) else None
-    if isinstance(path, str) and "\0" not in path:
-        resolved = Path(path).resolve()
-        if resolved.is_relative_to(uploads.resolve()) and Path(path).is_absolute():
-            return resolved
+    if isinstance(path, str):
+        with suppress(ValueError):  # a NUL, or half of a surrogate pair: no file has such a name
+            resolved = Path(path).resolve()
+            if resolved.is_relative_to(uploads.resolve()) and Path(path).is_absolute():
+                return resolved
     raise InputError(f"{name} is no upload of this page: drop the photograph again")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,10 @@ def export_onnx(name: str, directory: str | Path) -> ExportedFiles:
     paths = {part: Path(directory) / f"{part}.onnx" for part in models}
     with writing(Path(directory)):
         Path(directory).mkdir(parents=True, exist_ok=True)
-    for part, model in models.items():
-        with whole_file(paths[part]) as partial:
-            partial.write_bytes(model.SerializeToString())
+    with ExitStack() as files:  # both are written before either takes its place: they belong together
+        partials = {part: files.enter_context(whole_file(path)) for part, path in paths.items()}
+        for part, partial in partials.items():
+            partial.write_bytes(models[part].SerializeToString())
     return ExportedFiles(**paths, largest_difference=largest)
 
 
