@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lisrd.adapters.onnx.describer import FEATURES, TURNED_FEATURES
-from lisrd.adapters.onnx.voters import Voters, at_turn, best_turn, mutual_shares
+from lisrd.adapters.onnx.voters import best_turn, distinct_shares, mutual_neighbours, strongest
+from lisrd.match.agreement import agreement_logits
 from lisrd.match.selection import meta_factors, tile_weights
 from lisrd.types import Selection
 
@@ -16,7 +17,7 @@ from lisrd.types import Selection
 class MatcherGraph(nn.Module):
     """Features of two images to matches, as `lisrd.match` gives them under its default policy.
 
-    Every similarity is held at once: memory grows with V x N0 x N1, which `lisrd.match` avoids.
+    The similarities of one kind are held at once: memory grows with N0 x N1, which `lisrd.match` avoids.
     """
 
     bias: Tensor
@@ -50,49 +51,72 @@ class MatcherGraph(nn.Module):
         turned_descriptors1: Float[Tensor, "1 N1 3 R D"] | None = None,
         turned_meta_descriptors1: Float[Tensor, "1 3 R T T C"] | None = None,
     ) -> tuple[Int[Tensor, "S 2"], Float[Tensor, " S"], Float[Tensor, "S V"], Int[Tensor, ""]]:
-        kinds0 = descriptors0[0].transpose(0, 1)
-        in_turns1 = descriptors1[0].transpose(0, 1)[None]  # (turns, V, N1, D)
-        meta_in_turns1 = meta_descriptors1
-        if turned_descriptors1 is not None and turned_meta_descriptors1 is not None:
-            in_turns1 = self._in_turns(in_turns1[0], turned_descriptors1[0].permute(1, 2, 0, 3))
-            meta_in_turns1 = self._in_turns(meta_descriptors1[0], turned_meta_descriptors1[0])
-        voters0, voters1 = Voters(keypoint_scores0[0], kinds0), Voters(keypoint_scores1[0], in_turns1)
+        kinds0, kinds1 = (descriptors[0].transpose(0, 1) for descriptors in (descriptors0, descriptors1))
+        voters0, meta1 = strongest(keypoint_scores0[0], kinds0), meta_descriptors1[0]
         turn = torch.zeros((), dtype=torch.long)
-        if self.turnable:
-            turn = best_turn(voters0, voters1, self.turnable)
-        kinds1, meta1 = at_turn(in_turns1, turn), at_turn(meta_in_turns1, turn)
+        if turned_descriptors1 is not None and turned_meta_descriptors1 is not None:
+            in_turns = self._in_turns(kinds1, turned_descriptors1[0].permute(1, 2, 0, 3))
+            turn = best_turn(voters0[self.turnable], strongest(keypoint_scores1[0], in_turns))
+            kinds1 = self._at_turn(kinds1, in_turns, turn)
+            meta1 = self._at_turn(meta1, self._in_turns(meta1, turned_meta_descriptors1[0]), turn)
 
+        bias = self.bias
+        if self.selection.agreement_power:
+            voters1 = strongest(keypoint_scores1[0], kinds1)
+            shares = distinct_shares(voters0, voters1, self.selection.agreement_ratio)
+            bias = bias + agreement_logits(shares, self.selection.agreement_power)
         tiles_per_side, sampling = meta_descriptors0.shape[2], self.selection.tile_sampling
         tiles0 = tile_weights(keypoints0, image_size0, tiles_per_side, sampling)
         tiles1 = tile_weights(keypoints1, image_size1, tiles_per_side, sampling)
-        thin0, thin1 = meta_factors(meta_descriptors0, meta1[None], tiles0, tiles1)
-        logits = (thin0[0] / self.selection.temperature) @ thin1[0].transpose(1, 2)
-        logits = logits + self._bias_of_pair(voters0, voters1, turn)[:, None, None]
+        thin0, thin1 = self._with_bias(*meta_factors(meta_descriptors0, meta1[None], tiles0, tiles1), bias)
 
-        # Softmax in its parts: onnxruntime is many times slower at one over the first axis.
-        parts = (logits - logits.amax(0)).exp()
-        total = parts.sum(0)
-        similarity = (kinds0 @ kinds1.transpose(1, 2) * parts).sum(0) / total
+        similarity = selected_similarity(kinds0, kinds1, thin0, thin1)
         matches = mutual_pairs(similarity)
         index0, index1 = matches.unbind(1)
-        weights = parts[:, index0, index1] / total[index0, index1]
-        return matches, similarity[index0, index1], weights.T, turn
+        weights = (thin0[:, index0] * thin1[:, index1]).sum(2).softmax(0).T
+        return matches, similarity[index0, index1], weights, turn
 
     def _in_turns(
-        self, upright: Float[Tensor, " V *rest"], turned: Float[Tensor, "3 R *rest"]
-    ) -> Float[Tensor, "4 V *rest"]:
-        """Every kind at every turn; those that do not vary are the same in all four."""
-        columns = []
-        for v, one in enumerate(upright.unbind(0)):
-            others = turned[:, self.turnable.index(v)] if v in self.turnable else torch.stack([one] * 3)
-            columns.append(torch.cat([one[None], others]))
-        return torch.stack(columns, dim=1)
+        self, upright: Float[Tensor, "V ..."], turned: Float[Tensor, "3 R ..."]
+    ) -> Float[Tensor, "4 R ..."]:
+        """The kinds that vary with a turn, at every turn."""
+        return torch.cat([upright[self.turnable][None], turned])
 
-    def _bias_of_pair(self, voters0: Voters, voters1: Voters, turn: Int[Tensor, ""]) -> Float[Tensor, " V"]:
-        """The selection's bias, and what the agreement of each invariance over the pair adds to it."""
-        if not self.selection.agreement_gain:
-            return self.bias
-        return self.bias + self.selection.agreement_gain * mutual_shares(voters0, voters1, turn)
+    def _at_turn(
+        self, upright: Float[Tensor, "V ..."], in_turns: Float[Tensor, "4 R ..."], turn: Int[Tensor, ""]
+    ) -> Float[Tensor, "V ..."]:
+        """Every kind as it is read at one turn, which the graph itself has chosen."""
+        kinds = list(upright.unbind(0))
+        chosen = in_turns.index_select(0, turn.reshape(1)).squeeze(0)
+        for v, read in zip(self.turnable, chosen.unbind(0), strict=True):
+            kinds[v] = read
+        return torch.stack(kinds)
+
+    def _with_bias(
+        self, thin0: Float[Tensor, "1 V N0 K"], thin1: Float[Tensor, "1 V N1 K"], bias: Float[Tensor, " V"]
+    ) -> tuple[Float[Tensor, "V N0 L"], Float[Tensor, "V N1 L"]]:
+        """Factors of the logits: the bias is one more column, less what keeps the logits at or below 0."""
+        sharpness = 1 / self.selection.temperature
+        column = (bias - bias.amax(0) - sharpness)[:, None, None]
+        return (
+            torch.cat([thin0[0] * sharpness, column.expand(-1, thin0.shape[2], 1)], 2),
+            F.pad(thin1[0], (0, 1), value=1.0),
+        )
+
+
+def selected_similarity(
+    kinds0: Float[Tensor, "V N0 D"],
+    kinds1: Float[Tensor, "V N1 D"],
+    thin0: Float[Tensor, "V N0 L"],
+    thin1: Float[Tensor, "V N1 L"],
+) -> Float[Tensor, "N0 N1"]:
+    """One kind after the other: a softmax over the first axis is slow in onnxruntime, and would need all at once."""
+    total = similarity = torch.zeros(())
+    for v in range(len(thin0)):
+        part = (thin0[v] @ thin1[v].T).exp()
+        total = total + part
+        similarity = similarity + part * (kinds0[v] @ kinds1[v].T)
+    return similarity / total
 
 
 def mutual_pairs(similarity: Float[Tensor, "N0 N1"]) -> Int[Tensor, "S 2"]:
@@ -100,10 +124,6 @@ def mutual_pairs(similarity: Float[Tensor, "N0 N1"]) -> Int[Tensor, "S 2"]:
 
     One more row and column, below everything, are nobody: argmax is undefined over an empty axis.
     """
-    with_nobody = F.pad(similarity, (0, 1, 0, 1), value=-torch.inf)
-    nearest1 = with_nobody.argmax(1)[:-1]
-    nearest0 = with_nobody.argmax(0)[:-1]
-    nearest_of = torch.cat([nearest0, nearest0.new_full((1,), -1)])  # nobody chooses no one
-    index0 = torch.arange(similarity.shape[0], device=similarity.device)
-    chosen = (nearest_of[nearest1] == index0).nonzero().squeeze(1)
-    return torch.stack([chosen, nearest1[chosen]], dim=1)
+    is_mutual, index1 = mutual_neighbours(F.pad(similarity, (0, 1, 0, 1), value=-torch.inf))
+    chosen = (is_mutual & (index1 < similarity.shape[1]))[:-1].nonzero().squeeze(1)
+    return torch.stack([chosen, index1[chosen]], dim=1)

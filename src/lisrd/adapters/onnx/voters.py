@@ -1,61 +1,66 @@
-"""The strongest keypoints of an image, always as many rows, and what they vote for: `lisrd.match` in tensors alone.
+"""The strongest keypoints of an image and what they vote for: `lisrd.match` in tensors alone, without an `if`.
 
-`lisrd.match` takes fewer rows where there are fewer keypoints. A graph for any number of them has no `if`: what is
-missing is filled up with descriptors of zeros, which have no vote.
+An image without keypoints is stood in for by nobody, a descriptor of zeros, which is for all turns and kinds alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lisrd.match.agreement import VOTERS
 
 
-class Voters:
-    """The `VOTERS` keypoints of the highest scores, with their descriptors of any kinds and turns."""
-
-    def __init__(self, scores: Float[Tensor, " N"], descriptors: Float[Tensor, "*kinds N D"]) -> None:
-        ranked = torch.cat([scores, scores.new_full((VOTERS,), -torch.inf)])
-        chosen = ranked.topk(VOTERS).indices
-        self.present = chosen < scores.shape[0]
-        self.count = self.present.sum().clamp_min(1)
-        self.descriptors = F.pad(descriptors, (0, 0, 0, VOTERS)).index_select(-2, chosen)
+def strongest(scores: Float[Tensor, " N"], descriptors: Float[Tensor, "*kinds N D"]) -> Tensor:
+    """The descriptors (*kinds, K, D) of the `VOTERS` keypoints of the highest scores, of all where there are fewer."""
+    # Counted by a tensor: of a size itself the exporter supposes that it is never 0.
+    count = cast(int, torch.scalar_tensor(scores.shape[0], dtype=torch.long).clamp(1, VOTERS).item())
+    torch._check(count <= scores.shape[0] + 1)
+    with_nobody = F.pad(scores, (0, 1), value=-torch.inf)
+    return F.pad(descriptors, (0, 0, 0, 1)).index_select(-2, with_nobody.topk(count).indices)
 
 
-def best_turn(voters0: Voters, voters1: Voters, turnable: Sequence[int]) -> Int[Tensor, ""]:
-    """The turn of image 1, of descriptors (turns, V, K, D), in which the turnable kinds agree best."""
-    kinds = list(turnable)
-    flat0 = voters0.descriptors[kinds].transpose(0, 1).flatten(1)
-    flat1 = voters1.descriptors[:, kinds].transpose(1, 2).flatten(2)
+def best_turn(voters0: Float[Tensor, "R K0 D"], voters1: Float[Tensor, "turns R K1 D"]) -> Int[Tensor, ""]:
+    """The turn of image 1 in which the kinds that vary with it agree best, both ways."""
+    flat0, flat1 = voters0.transpose(0, 1).flatten(1), voters1.transpose(1, 2).flatten(2)
     similarity = flat0 @ flat1.transpose(1, 2)
-    agreement = _mean_of_best(similarity, voters0, voters1)
-    return (agreement + _mean_of_best(similarity.transpose(1, 2), voters1, voters0)).argmax()
+    return (similarity.amax(2).mean(1) + similarity.amax(1).mean(1)).argmax()
 
 
-def mutual_shares(voters0: Voters, voters1: Voters, turn: Int[Tensor, ""]) -> Float[Tensor, " V"]:
-    """The share of voters that are mutual nearest neighbours by each kind alone; see `lisrd.match.agreement`."""
-    descriptors1 = at_turn(voters1.descriptors, turn)
-    absent = ~(voters0.present[:, None] & voters1.present)
-    similarity = (voters0.descriptors @ descriptors1.transpose(1, 2)).masked_fill(absent, -torch.inf)
-    index1, index0 = similarity.argmax(2), similarity.argmax(1)
-    rows = torch.arange(VOTERS, device=similarity.device)
-    is_mutual = (index0.gather(1, index1) == rows) & voters0.present & voters1.present[index1]
-    return 2 * is_mutual.sum(1) / (voters0.count + voters1.count)
+def distinct_shares(
+    voters0: Float[Tensor, "V K0 D"], voters1: Float[Tensor, "V K1 D"], ratio: float
+) -> Float[Tensor, " V"]:
+    """The share of voters that are distinct mutual nearest neighbours by each kind alone.
+
+    See `lisrd.match.agreement`.
+    """
+    similarity = voters0 @ voters1.transpose(1, 2)
+    is_mutual, index1 = mutual_neighbours(similarity)
+    best = similarity.gather(2, index1.unsqueeze(2))
+    hidden = torch.where(is_mutual.unsqueeze(2), -torch.inf, best)
+    others = similarity.scatter(2, index1.unsqueeze(2), hidden)
+    second = torch.maximum(others.amax(2), others.amax(1).gather(1, index1))
+    distance, to_second = ((2 - 2 * s).clamp_min(0).sqrt() for s in (best.squeeze(2), second))
+    is_distinct = is_mutual & (distance < ratio * to_second)
+    return 2 * is_distinct.sum(1) / (voters0.shape[1] + voters1.shape[1])
 
 
-def at_turn(in_turns: Float[Tensor, " turns *rest"], turn: Int[Tensor, ""]) -> Float[Tensor, "*rest"]:
-    """What a tensor of all turns holds for one, chosen by the graph itself."""
-    return in_turns.index_select(0, turn.reshape(1)).squeeze(0)
+def mutual_neighbours(
+    similarity: Float[Tensor, "*batch N0 N1"],
+) -> tuple[Bool[Tensor, "*batch N0"], Int[Tensor, "*batch N0"]]:
+    """Of each row the nearest column, and whether the row is nearest to that column too, the first of equals.
 
-
-def _mean_of_best(
-    similarity: Float[Tensor, "turns K K"], voters: Voters, others: Voters
-) -> Float[Tensor, " turns"]:
-    """Mean similarity of the voters, the rows, to their nearest neighbour among the others."""
-    best = similarity.masked_fill(~others.present, -torch.inf).amax(2)
-    return best.masked_fill(~voters.present, 0).sum(1) / voters.count
+    With one argmax, along the rows: onnxruntime is many times slower at one down the columns.
+    """
+    count = similarity.shape[-2]
+    index1 = similarity.argmax(-1)
+    best = similarity.gather(-1, index1.unsqueeze(-1)).squeeze(-1)
+    is_best = best == similarity.amax(-2).gather(-1, index1)
+    rows = torch.arange(count, device=similarity.device)
+    nobody = torch.full_like(similarity.select(-2, 0), count, dtype=torch.long)
+    first = nobody.scatter_reduce(-1, index1, torch.where(is_best, rows, count), "amin")
+    return first.gather(-1, index1) == rows, index1
