@@ -73,11 +73,30 @@ def test_turned_image_gives_the_matches_of_the_image(network: PyramidNetwork) ->
         torch.testing.assert_close(turned.invariance_weights, upright.invariance_weights, atol=1e-4, rtol=0)
 
 
-def test_folding_changes_nothing(network: PyramidNetwork) -> None:
-    image, keypoints = torch.rand(1, 3, 64, 64), random_keypoints(20, 64, 64)
-    folded = deepcopy(network)
-    folded.encoder.fold()
-    torch.testing.assert_close(folded(image).at(keypoints), network(image).at(keypoints), atol=1e-5, rtol=0)
+@pytest.mark.parametrize("fused", [False, True])
+def test_folding_changes_nothing(network: PyramidNetwork, fused: bool) -> None:
+    image, keypoints = torch.rand(1, 3, 64, 96), random_keypoints(20, 96, 64)
+    field, folded = network(image), deepcopy(network).fold(torch.float32, fused)(image)
+    for ours, theirs in (
+        (folded.at(keypoints), field.at(keypoints)),
+        (folded.at(keypoints, 3), field.at(keypoints, 3)),
+        *zip(folded.at_all_turns(keypoints), field.at_all_turns(keypoints), strict=True),
+        *zip(folded.meta_all_turns(), field.meta_all_turns(), strict=True),
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_products_of_bfloat16_round_and_no_more(network: PyramidNetwork) -> None:
+    """Every product rounds by up to 2^-9 of its value; what is handed out is float32, of unit length."""
+    image, keypoints = torch.rand(1, 3, 64, 96), random_keypoints(20, 96, 64)
+    exact = NetworkDescriber("small", deepcopy(network), "test", precision="float32")
+    rounded = NetworkDescriber("small", deepcopy(network), "test", precision="bfloat16")
+    for name in ("descriptors", "turned_descriptors", "meta_descriptors", "turned_meta_descriptors"):
+        one, other = (getattr(d.describe(image, keypoints), name) for d in (exact, rounded))
+        assert other.dtype == torch.float32
+        assert float((one * other).sum(-1).min()) > 0.999
+        torch.testing.assert_close(other.norm(dim=-1), torch.ones_like(other[..., 0]), atol=1e-5, rtol=0)
+        assert not torch.equal(one, other)
 
 
 def test_each_image_of_a_batch_takes_its_own_turn(network: PyramidNetwork) -> None:

@@ -40,7 +40,7 @@ class Describer(Protocol):
 
 
 class NetworkDescriber:
-    """A network with a descriptor field; the encoder is folded and runs in the precision that fits the machine."""
+    """A network with a descriptor field, folded, that multiplies in the precision that fits the machine."""
 
     def __init__(
         self,
@@ -54,8 +54,7 @@ class NetworkDescriber:
         self.device = torch.device(device)
         self.precision, self.precision_reason = choose_precision(precision, self.device.type)
         self.network: Any = network.eval().requires_grad_(False).to(self.device)
-        encoder: Any = network.encoder
-        encoder.fold()
+        self.network.fold(self.precision, fused=True)
         self._fingerprint = fingerprint
 
     @property
@@ -71,7 +70,7 @@ class NetworkDescriber:
     def describe(
         self, images: Float[Tensor, "B 3 H W"], keypoints: Keypoints, keep_turns: bool = True
     ) -> LocalFeatures:
-        """Heads and meta descriptors are computed in float32 whatever the encoder's precision.
+        """Descriptors are normalised and aggregated in float32 whatever the precision of their products.
 
         Raises:
             InputError: a side of the images is below `MIN_SIDE`.

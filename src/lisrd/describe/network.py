@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lisrd.describe.field import Turn, pad_to_stride
+from lisrd.describe.folded_heads import FoldedHead, FoldedTrunk
 from lisrd.describe.heads import Head, Trunk
 from lisrd.describe.meta import MetaDescriptors, tile_grid
 from lisrd.describe.pyramid import PyramidEncoder
@@ -31,7 +32,8 @@ class PyramidConfig:
     num_clusters: int = 8
     tiles_per_side: int = 3
     meta_spacing: float = 16.0  # pixels between the places that NetVLAD aggregates
-    agreement_gain: float = 40.0  # of the pair's agreement in the selection, see `lisrd.match.agreement`
+    agreement_power: float = 16.0  # of the pair's agreement in the selection, see `lisrd.match.agreement`
+    agreement_ratio: float = 0.95  # of distances, what counts as a distinct match there
 
     def __post_init__(self) -> None:
         if self.turns not in (1, NUM_TURNS):
@@ -68,12 +70,29 @@ class PyramidNetwork(nn.Module):
         """Only a network with turns has descriptors that can be turned."""
         turnable = self.rotation_variant if self.config.turns > 1 else None
         selection = self.meta.selection(tuple(i.name for i in self.invariances), turnable)
-        return replace(selection, agreement_gain=self.config.agreement_gain)
+        config = self.config
+        return replace(
+            selection, agreement_power=config.agreement_power, agreement_ratio=config.agreement_ratio
+        )
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PyramidField:
         """The field of RGB images in [0, 1], of any size."""
         padded, (left, top) = pad_to_stride(images, self.encoder.stride)
         return PyramidField(self, self.encoder(padded), images.shape[-1], images.shape[-2], left, top)
+
+    @torch.no_grad()
+    def fold(self, dtype: torch.dtype, fused: bool = False) -> PyramidNetwork:
+        """Expand all banks of weights and multiply in `dtype`; for inference only.
+
+        `fused` writes sums and ReLUs within the convolutions, where the device that the network is on knows how: the
+        encoder is bound to that device then, and cannot be exported.
+        """
+        self.encoder.fold()
+        if fused:
+            self.encoder.fuse(dtype)
+        self.trunk = FoldedTrunk(self.trunk, dtype)  # type: ignore[assignment]
+        self.heads = nn.ModuleList(FoldedHead(head, dtype) for head in self.heads)  # type: ignore[arg-type]
+        return self
 
     def describe_trunk(
         self, trunk: Float[Tensor, "B N trunk"], kinds: Sequence[int], turn: Turn = 0

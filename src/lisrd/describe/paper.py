@@ -120,6 +120,11 @@ class PaperNetwork(nn.Module):
         selection = self.meta.selection(tuple(i.name for i in self.invariances))
         return replace(selection, tile_sampling=self.tile_sampling)
 
+    def fold(self, dtype: torch.dtype, fused: bool = False) -> PaperNetwork:
+        """Prepare for inference; `dtype` is left to autocast, and there is nothing to fuse."""
+        self.encoder.fold()
+        return self
+
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PaperField:
         """The field of RGB images in [0, 1], of any size whose map has a pixel per tile."""
         height, width = images.shape[-2:]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lisrd.describe.fused_level import FusedLevel, can_fuse
 from lisrd.describe.turns import ConvNorm, Lift, TurnConv
 
 
@@ -65,4 +66,11 @@ class PyramidEncoder(nn.Module):
                 if isinstance(part, ConvNorm):
                     folded: Any = part.fold()  # torch types no memory format
                     setattr(level, name, folded.to(memory_format=torch.channels_last))
+        return self
+
+    def fuse(self, dtype: torch.dtype) -> PyramidEncoder:
+        """Compute the folded levels in `dtype`, with sums and ReLUs within the convolutions, where the device can."""
+        if can_fuse(next(self.parameters()).device):
+            folded: Any = self.levels
+            self.levels = nn.ModuleList(FusedLevel(p.down, p.first, p.second, dtype) for p in folded)
         return self

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lisrd.describe.turns import TurnLinear
 from lisrd.describe.weights import Network
 from lisrd.types import Keypoints
 
@@ -33,11 +32,7 @@ class DescriberGraph(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
-        network.encoder.fold()
-        for module in list(network.modules()):
-            for name, part in module.named_children():
-                if isinstance(part, TurnLinear):
-                    setattr(module, name, part.fold())
+        network.fold(torch.float32)
         self.eval().requires_grad_(False)
 
     @property
