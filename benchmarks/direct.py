@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lisrd.coordinates import sample_map
 from lisrd.describe.network import PyramidNetwork
-from lisrd.match.agreement import mutual_shares
+from lisrd.match.agreement import agreement_logits, distinct_shares
 from lisrd.train.data.triplets import Triplets
 from lisrd.train.losses import masked_mean
 from lisrd.train.objective import TripletObjective
@@ -73,9 +73,9 @@ def selection_weights_direct(
     )
     logits = torch.einsum("bnvc,bmvc->bvnm", at0, at1) * network.meta.log_sharpness.exp()
     present = triplets.mask.unsqueeze(1).expand(similarity.shape[:3])
-    bias = network.meta.bias + network.selection.agreement_gain * mutual_shares(
-        similarity.detach().float(), present, present
-    )
+    config = network.config
+    shares = distinct_shares(similarity.detach().float(), present, present, config.agreement_ratio)
+    bias = network.meta.bias + agreement_logits(shares, config.agreement_power)
     return (logits + bias[..., None, None]).softmax(dim=1)
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lisrd.describe.weights import Network, load_network
-from lisrd.match.agreement import mutual_shares
+from lisrd.match.agreement import agreement_logits, distinct_shares
 from lisrd.match.selection import descriptor_similarity, weighted_similarity
 from lisrd.train.config import load_config
 from lisrd.train.data.triplets import Triplets
@@ -26,7 +26,7 @@ from lisrd.train.objective import read_views, selection_weights
 from lisrd.train.trainer import Trainer
 from lisrd.train.validation import KINDS, choose_turns, kind_of
 
-GAINS = (10.0, 20.0, 40.0, 80.0)
+POWERS = (8.0, 16.0, 24.0)
 
 
 def main() -> None:
@@ -61,17 +61,17 @@ def measure(network: Network, triplets: Triplets) -> dict[str, Float[Tensor, " B
     scores["oracle"] = torch.stack(list(scores.values())).amax(0)
     scores["mean"] = matching_score(similarity.mean(1), mask)
     present = mask.unsqueeze(1).expand(similarity.shape[:3])
-    shares = mutual_shares(similarity, present, present)
+    config = network.config
+    shares = distinct_shares(similarity, present, present, config.agreement_ratio)
     chosen = similarity[torch.arange(len(similarity)), shares.argmax(1)]
     scores["highest agreement"] = matching_score(chosen, mask)
-    config = network.config
-    for gain in (0.0, *GAINS):
-        alone = (gain * shares)[..., None, None].expand_as(similarity).softmax(1)
-        network.config = replace(config, agreement_gain=gain)  # type: ignore[arg-type]
-        both = selection_weights(network, *views.meta[:2], similarity, triplets)
-        if gain:
-            scores[f"agreement x {gain:.0f}"] = matching_score(weighted_similarity(similarity, alone), mask)
-        name = f"meta + agreement x {gain:.0f}" if gain else "meta"
+    for power in (0.0, *POWERS):
+        alone = agreement_logits(shares, power)[..., None, None].expand_as(similarity).softmax(1)
+        network.config = replace(config, agreement_power=power)  # type: ignore[arg-type]
+        both = selection_weights(network, views.meta[0], views.meta[1], similarity, triplets)
+        if power:
+            scores[f"agreement ^ {power:.0f}"] = matching_score(weighted_similarity(similarity, alone), mask)
+        name = f"meta, agreement ^ {power:.0f}" if power else "meta"
         scores[name] = matching_score(weighted_similarity(similarity, both), mask)
     network.config = config
     return scores

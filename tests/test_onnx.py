@@ -93,14 +93,14 @@ def test_matcher_chooses_turn_and_matches_like_match(turn: int) -> None:
 
 
 @pytest.mark.parametrize(("count0", "count1"), [(0, 3), (3, 0), (0, 0), (1, 1), (1300, 1100)])
-@pytest.mark.parametrize("gain", [0.0, 40.0])
-def test_matcher_for_any_number_of_keypoints(count0: int, count1: int, gain: float) -> None:
+@pytest.mark.parametrize("power", [0.0, 16.0])
+def test_matcher_for_any_number_of_keypoints(count0: int, count1: int, power: float) -> None:
     """More than vote, fewer, and none; with and without the evidence of the pair."""
     describer = NetworkDescriber("small", small_network(), "", precision="float32")
     both = []
     for count, size in ((count0, (64, 96)), (count1, (64, 64))):
         features = describer.describe(*image_and_keypoints(size, count))
-        selection = replace(features.selection, agreement_gain=gain, bias=(0.1, 0.0, -0.2, 0.3))
+        selection = replace(features.selection, agreement_power=power, bias=(0.1, 0.0, -0.2, 0.3))
         both.append(replace(features, selection=selection))
     graph = MatcherGraph(both[0].selection)
     assert_same(graph(*inputs_of(graph, *both)), match(*both))

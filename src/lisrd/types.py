@@ -74,8 +74,9 @@ class Selection:
     added to it, one number per invariance. `rotation_variant` marks the descriptors that exist in four turns.
     `tile_sampling` says how a keypoint takes the meta descriptors of the tiles around it: "bilinear", "nearest" (its
     own tile's: LISRD-SIFT), or "reference" (bilinear in the released code's convention, see `lisrd.coordinates`).
-    `agreement_gain` times the share of mutual nearest neighbours that an invariance has over the pair is added as well
-    (`lisrd.match.agreement`); 0 is the paper's formula.
+    `agreement_power` times the logarithm of the share of distinct mutual nearest neighbours that an invariance has over
+    the pair is added as well (`lisrd.match.agreement`); 0 is the paper's formula. `agreement_ratio` is Lowe's ratio of
+    distances that makes them distinct.
     """
 
     invariances: tuple[str, ...]
@@ -83,7 +84,8 @@ class Selection:
     bias: tuple[float, ...] | None = None
     rotation_variant: tuple[bool, ...] | None = None
     tile_sampling: TileSampling = "bilinear"
-    agreement_gain: float = 0.0
+    agreement_power: float = 0.0
+    agreement_ratio: float = 0.95
 
 
 @dataclass(frozen=True, slots=True, eq=False)

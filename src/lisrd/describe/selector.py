@@ -21,7 +21,8 @@ class SelectorConfig:
     descriptor_dim: int = 128  # of the widest member
     num_clusters: int = 8
     tiles_per_side: int = 3
-    agreement_gain: float = 40.0  # of the pair's agreement in the selection, see `lisrd.match.agreement`
+    agreement_power: float = 16.0  # of the pair's agreement in the selection, see `lisrd.match.agreement`
+    agreement_ratio: float = 0.95  # of distances, what counts as a distinct match there
 
     def __post_init__(self) -> None:
         if len(self.members) < 2 or len(self.members) != len(self.invariances):
@@ -47,7 +48,13 @@ class Selector(nn.Module):
     @property
     def selection(self) -> Selection:
         selection = self.meta.selection(self.config.invariances)
-        return replace(selection, tile_sampling="nearest", agreement_gain=self.config.agreement_gain)
+        config = self.config
+        return replace(
+            selection,
+            tile_sampling="nearest",
+            agreement_power=config.agreement_power,
+            agreement_ratio=config.agreement_ratio,
+        )
 
     def forward(
         self,

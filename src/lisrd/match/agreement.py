@@ -1,7 +1,8 @@
 """How well each invariance alone explains a pair of images: evidence for the selection from the pair as a whole.
 
 A meta descriptor sees one region of one image. Whether a descriptor survived what happened between two images shows
-in the pair: where it did, many keypoints are mutual nearest neighbours; where it did not, few more than by chance.
+in the pair: where it did, many keypoints are mutual nearest neighbours, and far nearer than the second; where it did
+not, few are.
 """
 
 from __future__ import annotations
@@ -18,23 +19,41 @@ from lisrd.types import LocalFeatures
 #: Enough keypoints to compare invariances; the strongest ones are the most repeatable.
 VOTERS = 1024
 
+#: Added to the shares: ten matches of a thousand tell nothing yet.
+_FEW = 0.01
+
 
 def agreement(features0: LocalFeatures, features1: LocalFeatures, kinds: list[int]) -> Float[Tensor, " V"]:
-    """`mutual_shares` of the invariances `kinds` among the strongest keypoints of a pair (batches of one).
+    """Evidence for the invariances `kinds` from the strongest keypoints of a pair (batches of one), as logits.
 
     Zero descriptors, where a describer has none, do not count.
     """
     descriptors0, descriptors1 = (_of_voters(f, kinds) for f in (features0, features1))
     similarity = descriptor_similarity(descriptors0, descriptors1)
-    return mutual_shares(similarity, descriptors0.any(-1).T, descriptors1.any(-1).T)
+    selection = features0.selection
+    present0, present1 = descriptors0.any(-1).T, descriptors1.any(-1).T
+    return agreement_logits(
+        distinct_shares(similarity, present0, present1, selection.agreement_ratio), selection.agreement_power
+    )
 
 
-def mutual_shares(
+def agreement_logits(shares: Float[Tensor, "*batch V"], power: float) -> Float[Tensor, "*batch V"]:
+    """Logits that weigh invariances by their shares to the power of `power`: twice the share, 2^power the weight."""
+    return power * (shares + _FEW).log()
+
+
+def distinct_shares(
     similarity: Float[Tensor, "*batch V N0 N1"],
     present0: Bool[Tensor, "*batch V N0"],
     present1: Bool[Tensor, "*batch V N1"],
+    ratio: float,
 ) -> Float[Tensor, "*batch V"]:
-    """The share of present keypoints that are mutual nearest neighbours; the same for swapped images, 0 for none."""
+    """The share of present keypoints that are mutual nearest neighbours and distinct; the same for swapped images.
+
+    Distinct: to either keypoint the other is nearer than `ratio` times the distance of the second nearest. Where
+    light has left few true matches, most mutual neighbours are there by chance, as many for one invariance as for
+    another; chance has no distance to the second.
+    """
     if not min(similarity.shape[-2:]):
         return similarity.new_zeros(similarity.shape[:-2])
     if not (present0.all() and present1.all()):
@@ -43,10 +62,20 @@ def mutual_shares(
     best1, index1 = similarity.max(-1)
     best0 = similarity.amax(-2)  # their indices are not needed, and an argmax down the columns is slow
     is_mutual = (best1 == best0.gather(-1, index1)) & present0
-    chosen = torch.zeros_like(present1, dtype=torch.int).scatter_add_(-1, index1, is_mutual.int())
+    # With the mutual ones hidden, the best of their rows and columns are the second best.
+    hidden = torch.where(is_mutual, -math.inf, best1).unsqueeze(-1)
+    others = similarity.scatter(-1, index1.unsqueeze(-1), hidden)
+    second = torch.maximum(others.amax(-1), others.amax(-2).gather(-1, index1))
+    is_distinct = is_mutual & (_distance(best1) < ratio * _distance(second))
+    chosen = torch.zeros_like(present1, dtype=torch.int).scatter_add_(-1, index1, is_distinct.int())
     count = present0.sum(-1) + present1.sum(-1)
     shared = ((chosen > 0) & present1).sum(-1)  # equal rows that chose one column are one
     return 2 * shared / count.clamp_min(1).to(similarity.dtype)
+
+
+def _distance(similarity: Tensor) -> Tensor:
+    """Between unit vectors."""
+    return (2 - 2 * similarity).clamp_min(0).sqrt()
 
 
 def _of_voters(features: LocalFeatures, kinds: list[int]) -> Float[Tensor, "N V D"]:

@@ -154,10 +154,9 @@ def _evidence(
     """What speaks for each invariance anywhere in the pair: its learned bias, and how well it explains the pair."""
     selection = features0.selection
     bias = [selection.bias[v] if selection.bias else 0.0 for v in kinds]
-    if not selection.agreement_gain or len(kinds) == 1 or policy.selection == "mean":
+    if not selection.agreement_power or len(kinds) == 1 or policy.selection == "mean":
         return bias
-    shares = agreement(features0, features1, kinds).tolist()
-    return [b + selection.agreement_gain * share for b, share in zip(bias, shares, strict=True)]
+    return [b + a for b, a in zip(bias, agreement(features0, features1, kinds).tolist(), strict=True)]
 
 
 def _thin(

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lisrd.describe.selector import Selector
-from lisrd.match.agreement import mutual_shares
+from lisrd.match.agreement import agreement_logits, distinct_shares
 from lisrd.match.selection import (
     descriptor_similarity,
     invariance_weights,
@@ -73,14 +73,14 @@ class SelectedPairs:
         meta1 = selector(pairs.descriptors1.float(), pairs.xy1, pairs.mask1, size)
         tiles0, tiles1 = (tile_weights(xy, size, selector.config.tiles_per_side, "nearest") for xy in self.xy)
         thin0, thin1 = meta_factors(meta0, meta1, tiles0, tiles1)
-        bias = selector.meta.bias + selector.config.agreement_gain * self.shares
+        bias = selector.meta.bias + agreement_logits(self.shares, selector.config.agreement_power)
         return invariance_weights(thin0, thin1, selector.meta.log_sharpness.exp(), bias)
 
     @property
     def shares(self) -> Float[Tensor, "P V"]:
         """How well each member alone explains the pairs."""
         present = self.pairs.corresponds.unsqueeze(1).expand(self.similarity.shape[:3])
-        return mutual_shares(self.similarity, present, present)
+        return distinct_shares(self.similarity, present, present, self.selector.config.agreement_ratio)
 
 
 class BankObjective(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lisrd.describe.weights import Network
 from lisrd.errors import InputError
 from lisrd.invariance import ILLUMINATION, ROTATION, Invariance
-from lisrd.match.agreement import mutual_shares
+from lisrd.match.agreement import agreement_logits, distinct_shares
 from lisrd.match.selection import (
     descriptor_similarity,
     invariance_weights,
@@ -239,10 +239,11 @@ def selection_weights(
     )
     thin0, thin1 = meta_factors(meta0, meta1, weights0, weights1)
     bias: Tensor = network.meta.bias.expand(len(meta0), -1)
-    gain = network.selection.agreement_gain
-    if gain:
+    selection = network.selection
+    if selection.agreement_power:
         present = triplets.mask.unsqueeze(1).expand(similarity.shape[:3])
-        bias = bias + gain * mutual_shares(similarity.detach().float(), present, present)
+        shares = distinct_shares(similarity.detach().float(), present, present, selection.agreement_ratio)
+        bias = bias + agreement_logits(shares, selection.agreement_power)
     return invariance_weights(thin0, thin1, network.meta.log_sharpness.exp(), bias)
 
 
