@@ -62,7 +62,7 @@ def measure(network: Network, triplets: Triplets) -> dict[str, Float[Tensor, " B
     scores["mean"] = matching_score(similarity.mean(1), mask)
     present = mask.unsqueeze(1).expand(similarity.shape[:3])
     config = network.config
-    shares = distinct_shares(similarity, present, present, config.agreement_ratio)
+    shares = distinct_shares(similarity, present, present, network.selection.agreement_ratio)
     chosen = similarity[torch.arange(len(similarity)), shares.argmax(1)]
     scores["highest agreement"] = matching_score(chosen, mask)
     for power in (0.0, *POWERS):

@@ -29,7 +29,7 @@ from lisrd.types import Keypoints, LocalFeatures, Selection
 from lisrd.whole_file import whole_file, writing
 
 #: Changes when the files' content does.
-FORMAT = 1
+FORMAT = 2
 
 
 class StaleCacheError(InputError):
