@@ -185,7 +185,7 @@ def test_one_pair_at_a_time() -> None:
         **{n: torch.cat([getattr(two, n)] * 2) for n in ("descriptors", "meta_descriptors", "image_size")},
     )
     with pytest.raises(InputError, match="one pair at a time"):
-        choose_octaves([two], [two])
+        choose_octaves([two, two], [two])
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """An image described at smaller sizes: the octaves of an image pyramid, one describer for all of them.
 
-Octave k is the image at 1 / 2^k of its size, which costs 1 / 4^k of describing it. Keypoints, and everything else that
-the features say of places, stay in pixels of the original: octaves of one image differ in their descriptors alone, and
-`lisrd.match.octave` chooses which of them to match.
+Octave k is the image at 1 / 2^k of its size; a network encodes it in 1 / 4^k of the time, and then describes as many
+keypoints. These, and everything else that the features say of places, stay in pixels of the original: octaves of one
+image differ in their descriptors alone, and `lisrd.match.octave` chooses which of them to match.
 """
 
 from __future__ import annotations

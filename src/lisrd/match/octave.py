@@ -26,9 +26,9 @@ DISTINCT = 0.8
 
 
 def octave_pairs(count0: int, count1: int) -> list[tuple[int, int]]:
-    """What is tried for images of so many octaves: one of them at full size, the other at any, equals first.
+    """What is tried for images of so many octaves: one of them at full size, the other at any; full sizes first.
 
-    Only the difference changes the relative scale, and full size shows most.
+    Only the difference of the octaves changes the relative scale, and full size shows most.
 
     >>> octave_pairs(3, 2)
     [(0, 0), (1, 0), (0, 1), (2, 0)]
@@ -49,12 +49,13 @@ def choose_octaves(
     """The octaves of image 0 and of image 1 with most distinct matches; full size where no other has more.
 
     `octaves0[k]` are the features of the same keypoints at 1 / 2^k of the size, see `lisrd.describe.octaves`. Swapping
-    the images swaps the octaves. Raises InputError where an image has no octave, and as `match` does.
+    the images swaps the octaves, unless several have as many matches: then the first of `octave_pairs` stays. Raises
+    InputError where an image has no octave, and as `match` does.
     """
-    voters0, voters1 = ([_strongest(f) for f in octaves] for octaves in (octaves0, octaves1))
     tried = octave_pairs(len(octaves0), len(octaves1))
     if len(tried) == 1:
         return tried[0]
+    voters0, voters1 = ([_strongest(f) for f in octaves] for octaves in (octaves0, octaves1))
     distinct = replace(policy, ratio=min(DISTINCT, policy.ratio or 1.0))
     counts = {(k0, k1): len(match(voters0[k0], voters1[k1], distinct)) for k0, k1 in tried}
     return max(tried, key=counts.__getitem__)
