@@ -27,6 +27,8 @@ class BankConfig:
     descriptor_dim: int = 128  # of the widest member
     num_clusters: int = 8
     tiles_per_side: int = 3
+    agreement_power: float = 16.0  # see `lisrd.match.agreement`
+    agreement_ratio: float = 0.95
 
     def build(self) -> Bank:
         """The bank with a selection that knows nothing yet.
@@ -37,7 +39,8 @@ class BankConfig:
         members = [_single(name) for name in self.members]
         names = tuple(member.name for member in members)
         sizes = (self.descriptor_dim, self.num_clusters, self.tiles_per_side)
-        return Bank(self.name, members, Selector(SelectorConfig(names, self.invariances, *sizes)))
+        agreement = (self.agreement_power, self.agreement_ratio)
+        return Bank(self.name, members, Selector(SelectorConfig(names, self.invariances, *sizes, *agreement)))
 
 
 def _single(name: str) -> SingleDescriber:
