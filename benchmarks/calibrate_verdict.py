@@ -1,8 +1,9 @@
-"""The numbers of `lisrd.verify.verdict`: python -m benchmarks.calibrate_verdict ROOT [--describers a,b]
+"""The numbers of `lisrd.verify.verdict`: python -m benchmarks.calibrate_verdict ROOT [--describers a,b --out DIR]
 
 The verdict judges what the geometry stage sees before it refines and guides. ROOT holds `hpatches_style` and
 `rotated_webcam`. True pairs are those of these sets whose homography came out right (verifiable: mean corner error
-below `RIGHT` pixels); false pairs take two images of different scenes.
+below `RIGHT` pixels); false pairs take two images of different scenes. DIR keeps the evidence of each describer and
+its weights, so that a second run only measures what is new.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import argparse
 import random
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +22,11 @@ from jaxtyping import Bool, Float
 from lisrd import LISRD, LocalFeatures, match
 from lisrd.evaluate.datasets import load_pairs
 from lisrd.evaluate.datasets.records import EvaluationImage, EvaluationPair
+from lisrd.evaluate.identity import describer_digest
 from lisrd.verify import Steps, verify_pair
 from lisrd.verify.geometry import Kind, project
-from lisrd.verify.verdict import evidence
+from lisrd.verify.verdict import Calibration, evidence
+from lisrd.whole_file import whole_file
 
 RIGHT = 10.0
 #: Keypoints per image: wrong matches agree by chance the more often, the more there are.
@@ -34,13 +38,23 @@ BEFORE_THE_VERDICT = Steps(refine="off", guided="off")
 FALSE_YES, FALSE_NO = 0.005, 0.01
 
 
+FalsePair = tuple[EvaluationImage, EvaluationImage]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Evidence per pair and kind, whether the pair is true, and whether that can be verified."""
+    """Evidence by each kind of model per pair, whether the pair is true, and whether that can be verified."""
 
-    facts: dict[Kind, Float[np.ndarray, "P 3"]]
+    homography: Float[np.ndarray, "P 3"]
+    fundamental: Float[np.ndarray, "P 3"]
     true: Bool[np.ndarray, " P"]
     verifiable: Bool[np.ndarray, " P"]
+    places: np.ndarray  # (P, 2) names: where each image was taken
+
+    @property
+    def used(self) -> Bool[np.ndarray, " P"]:
+        """Without true pairs that went wrong, which are no example of either."""
+        return self.verifiable | ~self.true
 
 
 def main() -> None:
@@ -49,15 +63,30 @@ def main() -> None:
     parser.add_argument("--describers", default="root-sift,pyramid")
     parser.add_argument("--false-pairs", type=int, default=200)
     parser.add_argument("--every", type=int, default=4, help="take each n-th of the webcam pairs")
+    parser.add_argument("--out", type=Path, help="keep the evidence here")
     options = parser.parse_args()
     true = load_pairs(options.root / "hpatches_style", "hpatches")
     true += load_pairs(options.root / "rotated_webcam", "rdnim")[:: options.every]
     false = false_pairs(true, options.false_pairs)
-    parts = [measure(name, true, false) for name in options.describers.split(",")]
-    report(parts, options.describers.split(","))
+    names = options.describers.split(",")
+    report([kept(options.out, name, lambda name=name: measure(name, true, false)) for name in names], names)
 
 
-def false_pairs(pairs: list[EvaluationPair], count: int) -> list[tuple[EvaluationImage, EvaluationImage]]:
+def kept(folder: Path | None, describer: str, measured: Callable[[], Rows]) -> Rows:
+    """What `measured` gives, or gave when these weights were measured before; other pairs need another folder."""
+    if folder is None:
+        return measured()
+    file = folder / f"{describer_digest(describer)[:16]}.npz"
+    if not file.exists():
+        rows = measured()
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(file) as partial:
+            np.savez(partial, **asdict(rows))
+    with np.load(file) as arrays:
+        return Rows(**arrays)
+
+
+def false_pairs(pairs: list[EvaluationPair], count: int) -> list[FalsePair]:
     """Images of different scenes; "i_stlouis_0" and "stlouis" are one scene, seen by one camera."""
     images = {(place(pair.scene), image) for pair in pairs for image in (pair.image0, pair.image1)}
     scenes: dict[str, list[EvaluationImage]] = {}
@@ -72,13 +101,11 @@ def place(scene: str) -> str:
     return re.sub(r"^[iv]_|_\d+$", "", scene)
 
 
-def measure(
-    describer: str, true: list[EvaluationPair], false: list[tuple[EvaluationImage, EvaluationImage]]
-) -> Rows:
+def measure(describer: str, true: list[EvaluationPair], false: list[FalsePair]) -> Rows:
     """Evidence of every pair with one describer on SIFT's keypoints."""
     model = LISRD.from_pretrained(describer)
     known: dict[str, LocalFeatures] = {}
-    found = []
+    found, places = [], []
     pairs = [(p.image0, p.image1, p) for p in true] + [(a, b, None) for a, b in false]
     for image0, image1, truth in pairs:
         for image in (image0, image1):
@@ -86,10 +113,10 @@ def measure(
                 known[image.key] = model.describe(image.read()[0], max_keypoints=max(COUNTS))
         for count in COUNTS:
             features0, features1 = (_strongest(known[image.key], count) for image in (image0, image1))
-            images = image0.path, image1.path
-            found.append((*_row(images, features0, features1, truth), truth is not None))
-    facts = {kind: np.array([row[0][kind] for row in found]) for kind in KINDS}
-    return Rows(facts, np.array([row[2] for row in found]), np.array([row[1] for row in found]))
+            found.append(_row((image0.path, image1.path), features0, features1, truth))
+            places.append([place(image.path.parent.name) for image in (image0, image1)])
+    columns = [np.array(column) for column in zip(*found, strict=True)]
+    return Rows(*columns, np.array(places))
 
 
 def _strongest(features: LocalFeatures, count: int) -> LocalFeatures:
@@ -103,14 +130,14 @@ def _row(
     features0: LocalFeatures,
     features1: LocalFeatures,
     truth: EvaluationPair | None,
-) -> tuple[dict[Kind, np.ndarray], bool]:
+) -> tuple[np.ndarray, np.ndarray, bool, bool]:
+    """Evidence by both kinds of model, whether the pair is true, whether that can be verified."""
     matches = match(features0, features1)
-    found = {
-        kind: verify_pair(*images, features0, features1, matches, kind, BEFORE_THE_VERDICT) for kind in KINDS
-    }
-    facts = {kind: evidence(pair.geometry, pair.points0, pair.points1) for kind, pair in found.items()}
-    model = found["homography"].geometry.model
-    return facts, truth is not None and model is not None and _right(model, features0, truth)
+    found = [verify_pair(*images, features0, features1, matches, k, BEFORE_THE_VERDICT) for k in KINDS]
+    by_homography, by_lines = (evidence(pair.geometry, pair.points0, pair.points1) for pair in found)
+    model = found[0].geometry.model
+    is_right = truth is not None and model is not None and _right(model, features0, truth)
+    return by_homography, by_lines, truth is not None, is_right
 
 
 def _right(model: np.ndarray, features0: LocalFeatures, truth: EvaluationPair) -> bool:
@@ -123,25 +150,58 @@ def _right(model: np.ndarray, features0: LocalFeatures, truth: EvaluationPair) -
 
 
 def report(parts: list[Rows], names: list[str]) -> None:
-    """The line for CALIBRATIONS of each kind of model, and the rates by describer."""
-    true, verifiable = (np.concatenate([getattr(p, key) for p in parts]) for key in ("true", "verifiable"))
-    used = verifiable | ~true  # true pairs that went wrong are no example of either
+    """The line for CALIBRATIONS of each kind of model, and the rates: by describer, and of places it never saw."""
     for kind in KINDS:
-        facts = np.concatenate([p.facts[kind] for p in parts])
-        bias, *weights = logistic_fit(facts[used], true[used])
-        probability = sigmoid(bias + facts @ weights)
-        # Between what false pairs reach and what true pairs fall below, or the other way round, lies "unsure".
-        chance = float(np.quantile(probability[~true], 1 - FALSE_YES))
-        truth = float(np.quantile(probability[verifiable], FALSE_NO))
-        yes, no = max(chance, truth), min(chance, truth)
-        rounded = ", ".join(f"{w:.2f}" for w in weights)
-        print(f'"{kind}": Calibration(bias={bias:.2f}, weights=({rounded}), yes={yes:.4f}, no={no:.4f}),')
-        for name, part in zip(names, parts, strict=True):
-            says_yes = sigmoid(bias + part.facts[kind] @ weights) >= yes
-            print(
-                f"  {name}: {says_yes[~part.true].mean():.1%} of {(~part.true).sum()} false pairs called one "
-                f"place, {says_yes[part.verifiable].mean():.1%} of {part.verifiable.sum()} verifiable kept"
-            )
+        everything = [(getattr(part, kind), part) for part in parts]
+        fitted = fit(everything)
+        rounded = ", ".join(f"{w:.2f}" for w in fitted.weights)
+        numbers = f"bias={fitted.bias:.2f}, weights=({rounded}), yes={fitted.yes:.4f}, no={fitted.no:.4f}"
+        print(f'"{kind}": Calibration({numbers}),')
+        for name, (facts, part) in zip(names, everything, strict=True):
+            print(f"  {name}: {rates(probability(fitted, facts) >= fitted.yes, part)}")
+        print(f"  places left out of the fit in turn: {rates_elsewhere(everything)}")
+
+
+Evidence = list[tuple[Float[np.ndarray, "P 3"], Rows]]
+
+
+def fit(parts: Evidence, without: str = "") -> Calibration:
+    """From the pairs of which no image shows the place `without`."""
+    chosen = [(part.places != without).all(1) & part.used for _, part in parts]
+    facts = np.concatenate([facts[rows] for (facts, _), rows in zip(parts, chosen, strict=True)])
+    true = np.concatenate([part.true[rows] for (_, part), rows in zip(parts, chosen, strict=True)])
+    bias, *weights = (float(number) for number in logistic_fit(facts, true))
+    fitted = Calibration(bias, (weights[0], weights[1], weights[2]), 0.5, 0.5)
+    sure = probability(fitted, facts)
+    # Between what false pairs reach and what true pairs fall below, or the other way round, lies "unsure".
+    chance, truth = float(np.quantile(sure[~true], 1 - FALSE_YES)), float(np.quantile(sure[true], FALSE_NO))
+    return replace(fitted, yes=max(chance, truth), no=min(chance, truth))
+
+
+def probability(calibration: Calibration, facts: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, " P"]:
+    return sigmoid(calibration.bias + facts @ calibration.weights)
+
+
+def rates(says_yes: Bool[np.ndarray, " P"], part: Rows) -> str:
+    wrong, right = says_yes[~part.true], says_yes[part.verifiable]
+    return (
+        f"{wrong.mean():.1%} of {len(wrong)} false pairs called one place, "
+        f"{right.mean():.1%} of {len(right)} verifiable kept"
+    )
+
+
+def rates_elsewhere(parts: Evidence) -> str:
+    """Every pair judged by numbers that no pair of its places had a part in; a false pair has two."""
+    wrong: list[bool] = []
+    right: list[bool] = []
+    for left_out in np.unique(np.concatenate([part.places for _, part in parts])):
+        fitted = fit(parts, left_out)
+        for facts, part in parts:
+            there = (part.places == left_out).any(1)
+            says_yes = probability(fitted, facts) >= fitted.yes
+            wrong += says_yes[there & ~part.true].tolist()
+            right += says_yes[there & part.verifiable].tolist()
+    return f"{np.mean(wrong):.1%} of {len(wrong)} judgements of false pairs, {np.mean(right):.1%} of {len(right)} kept"
 
 
 def logistic_fit(

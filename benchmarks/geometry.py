@@ -7,7 +7,6 @@ Without ROOT: errors against known warps, and the seconds of each step. With ROO
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,13 +15,12 @@ from typing import Any
 import numpy as np
 import skimage.data
 
-from benchmarks.end_to_end import make_photographs
+from benchmarks.geometry_stages import stage_seconds
 from benchmarks.known_warps import MILD, Change, KnownPair, corner_error, known_pair
-from benchmarks.timing import Effort, interleaved
+from benchmarks.timing import Effort
 from lisrd import LISRD
 from lisrd.evaluate import evaluate
-from lisrd.image import as_image
-from lisrd.verify import Geometry, Steps, VerifiedPair, estimate, refine, verify_pair
+from lisrd.verify import Geometry, Steps, estimate, refine, verify_pair
 from lisrd.verify.stage import ESTIMATE_ALONE
 
 CHANGES = {
@@ -103,32 +101,6 @@ def bias() -> tuple[float, float]:
             offsets.append((found.points1 - pair.truth1)[found.refined])
     along_x, along_y = np.median(np.concatenate(offsets), axis=0)
     return float(along_x), float(along_y)
-
-
-def stage_seconds(describer: str, max_keypoints: int, effort: Effort) -> dict[str, float]:
-    """Median seconds of describing (both images), matching, and each step of the stage, on 640 x 480 pixels."""
-    model = LISRD.from_pretrained(describer)
-    with tempfile.TemporaryDirectory() as folder:
-        image0, image1 = (as_image(path) for path in make_photographs(Path(folder), 640, 480))
-    pair = model.match_images(image0, image1, max_keypoints=max_keypoints)
-    keypoints = [(image, model.detector(image, max_keypoints)) for image in (image0, image1)]
-
-    def verify(steps: Steps) -> VerifiedPair:
-        return verify_pair(image0, image1, pair.features0, pair.features1, pair.matches, steps=steps)
-
-    totals = interleaved(
-        {
-            "describe": lambda: [model.describer.describe(*described) for described in keypoints],
-            "match": lambda: model.match(pair.features0, pair.features1),
-            "estimate": lambda: verify(ESTIMATE_ALONE),
-            "refine": lambda: verify(Steps("off", "on", "off")),
-            "guided": lambda: verify(Steps("off", "on", "on")),
-            "full": lambda: verify(Steps()),
-        },
-        effort,
-    )
-    before = {"refine": "estimate", "guided": "refine"}
-    return {name: total - totals.get(before.get(name, ""), 0.0) for name, total in totals.items()}
 
 
 def ablation(root: Path, describers: Sequence[str], out: Path | None, limit: int | None) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import describing, end_to_end, matching, onnx, training
+from benchmarks import describing, end_to_end, geometry_stages, matching, onnx, training
 from benchmarks.floors import floors
 from benchmarks.machine import ceilings, machine
 from benchmarks.report import write_report
@@ -44,7 +44,7 @@ class Sizes:
 QUICK = Sizes((64,), (64, 128), (128,), (96, 64), 32, 48, (128, 96), 64, (2, 96, 64, 16))
 
 
-GROUPS = ("match", "describe", "train_step", "end_to_end", "onnx")
+GROUPS = ("match", "describe", "train_step", "end_to_end", "geometry", "onnx")
 
 
 def comparisons(group: str, sizes: Sizes, pipeline: end_to_end.Pipeline) -> Iterator[Comparison]:
@@ -63,7 +63,9 @@ def comparisons(group: str, sizes: Sizes, pipeline: end_to_end.Pipeline) -> Iter
         case "train_step":
             yield from training.comparisons(*sizes.training)
         case "end_to_end":
-            yield end_to_end.comparison(pipeline)
+            yield from end_to_end.comparisons(pipeline)
+        case "geometry":
+            yield from geometry_stages.comparisons(*sizes.image, sizes.many_keypoints)
         case "onnx":
             yield from onnx.comparisons(*sizes.image, sizes.many_keypoints, sizes.matched[0])
 

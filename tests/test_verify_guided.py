@@ -14,7 +14,7 @@ from lisrd.types import LocalFeatures, Selection
 from lisrd.verify import Geometry
 from lisrd.verify.consistency import filter_by_frames, frame_agreement, reweighted
 from lisrd.verify.geometry import Kind
-from lisrd.verify.guided import guided_matches, second_choices
+from lisrd.verify.guided import guided_matches, second_choices, share_moved
 from lisrd.verify.local_affine import Frames
 
 SHIFT = np.array([[1.0, 0, 10], [0, 1, 0], [0, 0, 1]])
@@ -160,3 +160,15 @@ def test_frames_of_other_matches_are_refused() -> None:
     points0, frames0, frames1 = framed_matches(0)
     with pytest.raises(InputError, match="one row per match"):
         frame_agreement(points0[:10], frames0, frames1)
+
+
+def test_what_moves_by_hand() -> None:
+    """Of three keypoints image 1 (200 x 200) shows two; growing by 1 % about (0, 0) moves the farther one by 1.5."""
+    pair = with_similarities([[50, 0], [150, 0], [400, 0]], [[0, 0]], [[0.0], [0.0], [0.0]])
+    grown = np.diag([1.01, 1.01, 1.0])
+    assert share_moved(*pair, geometry(np.eye(3)), geometry(grown)) == 0.5
+    assert share_moved(*pair, geometry(np.eye(3)), geometry(grown), pixels=2.0) == 0
+    assert share_moved(*pair, geometry(np.eye(3)), geometry(SHIFT)) == 1
+    beyond = np.array([[1.0, 0, 900], [0, 1, 0], [0, 0, 1]])
+    assert share_moved(*pair, geometry(np.eye(3)), geometry(beyond)) == 0
+    assert share_moved(*pair, geometry(np.eye(3)), geometry(None)) == 0

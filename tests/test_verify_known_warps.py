@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks import geometry
+from benchmarks import geometry, geometry_stages
 from benchmarks.known_warps import SIZE, Change, corner_error, view
 from benchmarks.timing import Effort
 
@@ -87,6 +87,6 @@ def test_ablation_table_by_hand() -> None:
 
 
 def test_steps_have_their_seconds() -> None:
-    seconds = geometry.stage_seconds("root-sift", 200, Effort(1, 0.0))
+    seconds = geometry_stages.stage_seconds("root-sift", 200, Effort(1, 0.0))
     assert set(seconds) == {"describe", "match", "estimate", "refine", "guided", "full"}
     assert seconds["full"] > seconds["estimate"] > 0

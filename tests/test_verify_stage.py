@@ -12,6 +12,9 @@ from benchmarks.known_warps import MILD, Change, KnownPair, corner_error, known_
 
 from lisrd import LISRD, LocalFeatures, Matches, match
 from lisrd.errors import InputError
+from lisrd.types import Selection
+from lisrd.verify import stage
+from lisrd.verify.geometry import project
 from lisrd.verify.match_sets import contained, joined, touching
 from lisrd.verify.stage import ESTIMATE_ALONE, Steps, VerifiedPair, verify_pair
 
@@ -37,8 +40,6 @@ def verified(pair: KnownPair, described: Described, **options: object) -> Verifi
 
 
 def median_error(pair: KnownPair, found: VerifiedPair) -> float:
-    from lisrd.verify.geometry import project
-
     inside = found.geometry.inliers
     off = found.points1[inside] - project(found.points0[inside], pair.H)
     return float(np.median(np.linalg.norm(off, axis=1)))
@@ -103,6 +104,48 @@ def test_other_content_gets_no_guided_matches(pair: KnownPair) -> None:
     assert stage.verdict.answer == "no"
     assert "guided" not in stage.seconds
     assert not stage.guided.any()
+
+
+def test_a_model_of_one_corner_grows_over_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keypoints a pixel off, of which a corner is matched: far from it the first model is many pixels wrong."""
+    rng = np.random.default_rng(1)
+    places = np.stack(np.meshgrid(np.arange(10.0, 400, 20), np.arange(10.0, 400, 20)), axis=-1).reshape(-1, 2)
+    moved = project(places, MILD) + rng.normal(0, 0.7, places.shape)
+    features = tuple(unmistakable(points) for points in (places, moved))
+    corner = torch.from_numpy(np.flatnonzero((places < 100).all(1)))
+    count = len(places)
+    matches = Matches(
+        corner[:, None].expand(-1, 2),
+        torch.ones(len(corner)),
+        torch.ones((len(corner), 1)),
+        (count, count),
+        ("only",),
+    )
+
+    def inliers() -> int:
+        nothing_to_see = torch.zeros((1, 3, 8, 8))
+        steps = Steps(refine="off", guided="on")
+        return verify_pair(
+            nothing_to_see, nothing_to_see, *features, matches, steps=steps
+        ).geometry.num_inliers
+
+    grown = inliers()
+    monkeypatch.setattr(stage, "MOST_ROUNDS", 1)
+    assert inliers() < 0.8 * count < 0.95 * count < grown
+
+
+def unmistakable(points: np.ndarray) -> LocalFeatures:
+    """Keypoints of one image whose descriptors have nothing in common."""
+    count = len(points)
+    return LocalFeatures(
+        torch.from_numpy(points)[None].float(),
+        torch.ones((1, count)),
+        torch.eye(count)[None, :, None],
+        torch.ones((1, 1, 1, 1, 1)),
+        torch.tensor([[640.0, 480.0]]),
+        torch.ones((1, count), dtype=torch.bool),
+        Selection(("only",), 1.0, (0.0,)),
+    )
 
 
 def test_no_matches_are_an_ordinary_answer(pair: KnownPair, described: Described) -> None:
