@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,14 +176,9 @@ def test_swapped_images_swap_the_octaves(seed: int, count0: int, count1: int, ke
 
 
 def test_one_pair_at_a_time() -> None:
-    two = random_features(5, 0)
-    two = replace(
-        two, **{n: torch.cat([getattr(two, n)] * 2) for n in ("keypoint_scores", "mask", "keypoints")}
-    )
-    two = replace(
-        two,
-        **{n: torch.cat([getattr(two, n)] * 2) for n in ("descriptors", "meta_descriptors", "image_size")},
-    )
+    one = random_features(5, 0)
+    tensors = {f.name: value for f in fields(one) if isinstance(value := getattr(one, f.name), Tensor)}
+    two = replace(one, **{name: torch.cat([value, value]) for name, value in tensors.items()})
     with pytest.raises(InputError, match="one pair at a time"):
         choose_octaves([two, two], [two])
 

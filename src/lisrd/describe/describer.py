@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import asdict
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lisrd.describe.field import check_size, read_field
+from lisrd.describe.octaves import OctaveDescriber, split_octave
 from lisrd.describe.precision import choose_precision
+from lisrd.describe.protocol import Describer
 from lisrd.errors import InputError
 from lisrd.types import Keypoints, LocalFeatures
 
@@ -21,22 +23,6 @@ _ALIKED = ("aliked-n16", "aliked-n16rot")
 _PATCH_NETWORKS = ("hardnet", "upright-hardnet", "sosnet", "upright-sosnet")
 _DENSE_NETWORKS = ("disk", "xfeat")
 DESCRIBERS_WITH_PATH = (*_ALIKED, "lisrd-aliked", *_PATCH_NETWORKS, *_DENSE_NETWORKS)
-
-
-@runtime_checkable
-class Describer(Protocol):
-    """Describes the keypoints of a batch of images of one size."""
-
-    name: str
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """What makes the descriptors, as plain values: caches are keyed by it."""
-
-    def describe(
-        self, images: Float[Tensor, "B 3 H W"], keypoints: Keypoints, keep_turns: bool = True
-    ) -> LocalFeatures:
-        """Features at the keypoints of each image."""
 
 
 class NetworkDescriber:
@@ -97,8 +83,6 @@ def build_describer(
     Raises:
         InputError: unknown name, or weights that are missing or damaged.
     """
-    from lisrd.describe.octaves import OctaveDescriber, split_octave
-
     whole, octave = split_octave(name)
     if octave:
         return OctaveDescriber(build_describer(whole, device, precision), octave)

@@ -7,7 +7,7 @@ image differ in their descriptors alone, and `lisrd.match.octave` chooses which 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lisrd.coordinates import scale_transform, warp_points
-from lisrd.describe.describer import Describer
 from lisrd.describe.field import MIN_SIDE, pad_to_stride
+from lisrd.describe.protocol import Describer
 from lisrd.types import Keypoints, LocalFeatures
 
 #: Full size, half and a quarter: with what a describer bears by itself, scale changes up to about 5.
@@ -84,16 +84,13 @@ def with_smaller_octaves(
     return [features, *(describe_octave(describer, images, keypoints, o, keep_turns) for o in smaller)]
 
 
-@dataclass(frozen=True, slots=True)
 class OctaveDescriber:
     """A describer that sees every image at 1 / 2^octave of its size; as a name, `pyramid@2` and `pyramid@4`."""
 
-    describer: Describer
-    octave: int
-
-    @property
-    def name(self) -> str:
-        return octave_names(self.describer.name)[self.octave]
+    def __init__(self, describer: Describer, octave: int) -> None:
+        self.name = octave_names(describer.name)[octave]
+        self.describer = describer
+        self.octave = octave
 
     @property
     def config(self) -> dict[str, Any]:
