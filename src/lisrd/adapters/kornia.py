@@ -11,7 +11,7 @@ Any extractor and matcher of LightGlue's interface fits `match_pair` as well. ko
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -44,7 +44,8 @@ def features_from_dictionary(dictionary: Mapping[str, Any]) -> LocalFeatures:
     Raises:
         InputError: a dictionary of another extractor, which has no meta descriptors.
     """
-    missing = [name for name in ("meta_descriptors", "selection", "mask") if name not in dictionary]
+    needed = [f.name for f in fields(LocalFeatures) if f.default is MISSING]
+    missing = [name for name in needed if name not in dictionary]
     if missing:
         raise InputError(
             f"features without {', '.join(missing)}; this matcher needs those of lisrd.adapters.kornia.Extractor"

@@ -121,4 +121,4 @@ def _first(keypoints: Keypoints, count: int) -> Keypoints:
 
 
 def _rgb(image: UInt8[np.ndarray, "H W *C"]) -> Float[Tensor, "1 3 H W"]:
-    return as_image(image if image.ndim == 2 else image[..., 2::-1])
+    return as_image(image[..., 2::-1] if image.ndim == 3 else image)
