@@ -39,6 +39,7 @@ from lisrd.scale import (
 from lisrd.scale.images import find_images
 from lisrd.scale.layout import feature_datasets, features_from_datasets
 from lisrd.scale.lookahead import prepared_ahead
+from lisrd.scale.pairs import similarity_in_turns
 from lisrd.scale.store import ResumableStore, record_names
 from lisrd.types import LocalFeatures
 from small_describer import SmallDescriber
@@ -334,6 +335,28 @@ class TestPairs:
             ("coffee0.png", "coffee1.png"),
         ]
         assert len(similar_pairs(tmp_path / "f.h5", top_k=99)) == 6
+
+    def test_a_turned_image_is_itself_by_hand(self):
+        tiles = torch.eye(4).view(4, 1, 2, 2, 1)  # image k shows something in tile k alone
+        expected = torch.ones(4, 4)  # one turn or another brings any tile of 2 x 2 to any other
+        torch.testing.assert_close(similarity_in_turns(tiles, tiles), expected)
+        row = torch.tensor([[1.0, 1], [0, 0]]).view(1, 1, 2, 2, 1)
+        diagonal = torch.eye(2).view(1, 1, 2, 2, 1)
+        assert similarity_in_turns(row, torch.cat([row, diagonal])).tolist() == [[2, 1]]
+
+    def test_a_photograph_that_was_turned_finds_its_like(self, tmp_path: Path):
+        from skimage import data
+
+        (tmp_path / "images").mkdir()
+        for name, photograph in (("astronaut", data.astronaut()), ("coffee", data.coffee())):
+            crop = photograph[:200, 100:300]
+            write_image(tmp_path / "images" / f"{name}.png", np.ascontiguousarray(crop))
+            write_image(tmp_path / "images" / f"{name}-turned.png", np.ascontiguousarray(np.rot90(crop)))
+        extract(tmp_path / "images", tmp_path / "f.h5", SmallDescriber(), max_keypoints=10)
+        assert similar_pairs(tmp_path / "f.h5", top_k=1) == [
+            ("astronaut-turned.png", "astronaut.png"),
+            ("coffee-turned.png", "coffee.png"),
+        ]
 
     def test_a_describer_without_meta_descriptors_cannot_tell(self, folder: Path, tmp_path: Path):
         extract(folder, tmp_path / "f.h5", build_describer("root-sift"))
