@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,41 +17,44 @@ from benchmarks.inputs import image
 from benchmarks.timing import Comparison
 from lisrd.detect.sift import SIFT
 from lisrd.image import as_image
-from lisrd.match import match
-from lisrd.verify import estimate
+from lisrd.model import LISRD
+from lisrd.verify import Steps, verify_pair
+from lisrd.verify.steps import ESTIMATE_ALONE
 
 _MAX_KEYPOINTS = 2048
 
 
 class Pipeline:
-    """Read, detect, describe, match and verify, with the seconds of each stage of every run."""
+    """Read, detect, describe, match and verify, with the seconds of each stage of every run of all of them."""
 
     def __init__(self, path0: Path, path1: Path, clock: Callable[[], float] = time.perf_counter) -> None:
         self.paths, self.clock = (path0, path1), clock
-        self.detector, self.describer = SIFT(), pyramid_describer()
+        self.model = LISRD(pyramid_describer(), SIFT())
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
-    def run(self) -> int:
-        """The number of verified matches."""
-        images = self._timed("read", lambda: [as_image(path) for path in self.paths])
-        keypoints = self._timed("detect", lambda: [self.detector(i, _MAX_KEYPOINTS) for i in images])
-        features0, features1 = self._timed(
-            "describe",
-            lambda: [self.describer.describe(i, k) for i, k in zip(images, keypoints, strict=True)],
+    def run(self, steps: Steps = Steps()) -> int:
+        """The number of verified matches; under other `steps` than the default nothing is remembered."""
+        laps: dict[str, float] = {}
+        images = self._timed(laps, "read", lambda: [as_image(path) for path in self.paths])
+        keypoints = self._timed(
+            laps, "detect", lambda: [self.model.detector(i, _MAX_KEYPOINTS) for i in images]
         )
-        matches = self._timed("match", lambda: match(features0, features1))
-        index0, index1 = matches.matches.unbind(1)
-        points = features0.keypoints[0, index0], features1.keypoints[0, index1]
-        return int(self._timed("verify", lambda: estimate(*points, scores=matches.scores)).inliers.sum())
+        features = self._timed(laps, "describe", lambda: self.model.describe_pair(images, keypoints))
+        matches = self._timed(laps, "match", lambda: self.model.match(*features))
+        verified = self._timed(laps, "verify", lambda: verify_pair(*images, *features, matches, steps=steps))
+        if steps == Steps():
+            for name, seconds in laps.items():
+                self.seconds[name].append(seconds)
+        return int(verified.geometry.inliers.sum())
 
     def stages(self) -> dict[str, float]:
         """Median seconds of each stage, both images together."""
         return {name: median(times) for name, times in self.seconds.items()}
 
-    def _timed(self, name: str, stage: Callable[[], Any]) -> Any:
+    def _timed(self, laps: dict[str, float], name: str, stage: Callable[[], Any]) -> Any:
         start = self.clock()
         result = stage()
-        self.seconds[name].append(self.clock() - start)
+        laps[name] = self.clock() - start
         return result
 
 
@@ -77,11 +80,18 @@ def make_photographs(directory: Path, width: int, height: int) -> tuple[Path, Pa
     return paths
 
 
-def comparison(pipeline: Pipeline) -> Comparison:
-    return Comparison(
-        "end_to_end_vs_opencv",
-        "SIFT keypoints, pyramid, match, estimate; two images from files",
-        "OpenCV alone: SIFT, brute force with cross check, MAGSAC",
-        pipeline.run,
-        lambda: opencv_pipeline(*pipeline.paths),
-    )
+def comparisons(pipeline: Pipeline) -> Iterator[Comparison]:
+    """With a robust model of the matches as they are, which is what OpenCV gives, and with the whole stage."""
+    ours = "SIFT keypoints, pyramid, match, {}; two images from files"
+    opencv = "OpenCV alone: SIFT, brute force with cross check, MAGSAC"
+    for name, words, steps in (
+        ("end_to_end_vs_opencv", "estimate", ESTIMATE_ALONE),
+        ("end_to_end_with_geometry_vs_opencv", "all steps of verify_pair", Steps()),
+    ):
+        yield Comparison(
+            name,
+            ours.format(words),
+            opencv,
+            lambda steps=steps: pipeline.run(steps),
+            lambda: opencv_pipeline(*pipeline.paths),
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,14 +18,14 @@ from lisrd.match import Policy, match
 from lisrd.scale_change import verify_at_any_scale
 from lisrd.types import ImageLike, Keypoints, LocalFeatures, Matches
 from lisrd.verify import Steps, VerifiedPair
-from lisrd.verify.stage import Switch
+from lisrd.verify.steps import Switch
 
 MAX_KEYPOINTS = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class MatchedPair:
-    """Features of both images and the matches between them."""
+    """Features of both images and the matches between them; those of image 0 need no turned descriptors."""
 
     features0: LocalFeatures
     features1: LocalFeatures
@@ -89,6 +90,15 @@ class LISRD:
             keypoints = given_keypoints(keypoints, images.shape[-1], images.shape[-2])
         return self.describer.describe(images, keypoints, keep_turns)
 
+    def describe_pair(
+        self, images: Sequence[Float[Tensor, "1 3 _ _"]], keypoints: Sequence[Keypoints]
+    ) -> tuple[LocalFeatures, LocalFeatures]:
+        """Features of two images to be matched in this order: the matcher turns image 1, image 0 goes without turns."""
+        image0, image1 = images
+        keypoints0, keypoints1 = keypoints
+        features0 = self.describer.describe(image0, keypoints0, keep_turns=False)
+        return features0, self.describer.describe(image1, keypoints1)
+
     def match(self, features0: LocalFeatures, features1: LocalFeatures, policy: Policy = Policy()) -> Matches:
         """See `lisrd.match`."""
         return match(features0, features1, policy)
@@ -100,8 +110,8 @@ class LISRD:
         policy: Policy = Policy(),
         **describing: int | bool | None,
     ) -> MatchedPair:
-        """Detect, describe and match; `describing` goes to `describe`."""
-        features0 = self.describe(image0, **describing)  # type: ignore[arg-type]
+        """Detect, describe and match; `describing` goes to `describe`, `keep_turns` for image 1 alone."""
+        features0 = self.describe(image0, **(describing | {"keep_turns": False}))  # type: ignore[arg-type]
         features1 = self.describe(image1, **describing)  # type: ignore[arg-type]
         return MatchedPair(features0, features1, self.match(features0, features1, policy))
 
@@ -120,7 +130,7 @@ class LISRD:
         `scale` says when smaller sizes of the images are described too: see `lisrd.scale_change`.
         """
         images = as_image(image0), as_image(image1)
-        pair = self.match_images(*images, policy, **describing)
+        pair = self.match_images(images[0], images[1], policy, **describing)
         features = pair.features0, pair.features1
         how = model, steps, policy
         return verify_at_any_scale(self.describer, images, features, pair.matches, *how, scale=scale)

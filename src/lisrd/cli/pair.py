@@ -27,7 +27,7 @@ from lisrd.model import LISRD, MAX_KEYPOINTS, MatchedPair
 from lisrd.scale_change import verify_at_any_scale
 from lisrd.verify import Steps, VerifiedPair, align_images
 from lisrd.verify.geometry import Geometry, Kind
-from lisrd.verify.stage import Switch
+from lisrd.verify.steps import Switch
 from lisrd.verify.stopwatch import Stopwatch
 from lisrd.whole_file import whole_file
 
@@ -104,11 +104,11 @@ def _matched(
 ) -> MatchedPair:
     keypoints = [lisrd.detector(image, max_keypoints) for image in images]
     watch.lap("detect")
-    features = [lisrd.describer.describe(i, k) for i, k in zip(images, keypoints, strict=True)]
+    features = lisrd.describe_pair(images, keypoints)
     watch.lap("describe")
-    matches = lisrd.match(features[0], features[1], policy)
+    matches = lisrd.match(*features, policy)
     watch.lap("match")
-    return MatchedPair(features[0], features[1], matches)
+    return MatchedPair(*features, matches)
 
 
 def _save(path: Path, pair: MatchedPair, verified: VerifiedPair) -> None:

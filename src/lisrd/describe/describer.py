@@ -39,8 +39,8 @@ class NetworkDescriber:
         self.name = name
         self.device = torch.device(device)
         self.precision, self.precision_reason = choose_precision(precision, self.device.type)
-        self.network: Any = network.eval().requires_grad_(False).to(self.device)
-        self.network.fold(self.precision, fused=True)
+        folded: Any = network.eval().requires_grad_(False).to(self.device)
+        self.network = folded.fold(self.precision, fused=True)
         self._fingerprint = fingerprint
 
     @property

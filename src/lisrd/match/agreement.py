@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lisrd.match.selection import descriptor_similarity
 from lisrd.types import LocalFeatures
 
 #: Enough keypoints to compare invariances; the strongest ones are the most repeatable.
@@ -28,13 +27,13 @@ def agreement(features0: LocalFeatures, features1: LocalFeatures, kinds: list[in
 
     Zero descriptors, where a describer has none, do not count.
     """
-    descriptors0, descriptors1 = (_of_voters(f, kinds) for f in (features0, features1))
-    similarity = descriptor_similarity(descriptors0, descriptors1)
+    voters0, voters1 = (_of_voters(f, kinds).transpose(0, 1) for f in (features0, features1))
     selection = features0.selection
-    present0, present1 = descriptors0.any(-1).T, descriptors1.any(-1).T
-    return agreement_logits(
-        distinct_shares(similarity, present0, present1, selection.agreement_ratio), selection.agreement_power
-    )
+    shares = [  # one kind at a time: its similarities stay in the cache, which halves the time
+        distinct_shares(one0 @ one1.T, one0.any(-1), one1.any(-1), selection.agreement_ratio)
+        for one0, one1 in zip(voters0, voters1, strict=True)
+    ]
+    return agreement_logits(torch.stack(shares), selection.agreement_power)
 
 
 def agreement_logits(shares: Float[Tensor, "*batch V"], power: float) -> Float[Tensor, "*batch V"]:

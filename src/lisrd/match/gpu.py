@@ -35,11 +35,12 @@ def nearest_on_gpu(
     blocks, tiles = -(-N0 // _ROWS), -(-N1 // _COLUMNS)
     tiles_of_a_strip = -(-tiles // min(tiles, -(-_PROGRAMS // blocks)))
     operands = [t.contiguous() for t in (descriptors0, descriptors1, thin0, thin1, bias)]
-    sweep[blocks, -(-tiles // tiles_of_a_strip)](
-        *operands,
-        *(best1, best0, N0, N1, tiles_of_a_strip),
-        **{"V": V, "D": D, "K": K, "ROWS": _ROWS, "COLUMNS": _COLUMNS},
-    )
+    with torch.cuda.device_of(bias):  # Triton launches on the current GPU, whichever the tensors are on
+        sweep[blocks, -(-tiles // tiles_of_a_strip)](
+            *operands,
+            *(best1, best0, N0, N1, tiles_of_a_strip),
+            **{"V": V, "D": D, "K": K, "ROWS": _ROWS, "COLUMNS": _COLUMNS},
+        )
     (value1, index1), (value0, index0) = (_unpacked(best) for best in (best1, best0))
     return Nearest(index1, value1.unsqueeze(1), index0, value0.unsqueeze(1))
 

@@ -37,8 +37,8 @@ def match(features0: LocalFeatures, features1: LocalFeatures, policy: Policy = P
     turn = choose_turn(features0, features1, kinds, policy)
     scorer = PairScorer.of(features0, read_turned(features1, turn), kinds, policy)
     nearest = scorer.nearest(need_second=policy.ratio is not None)
-    pairs = mutual(nearest).to(features0.keypoints.device)
-    pairs = _filtered(pairs, nearest.best1, nearest.best0, policy)
+    pairs = _filtered(mutual(nearest), nearest.best1, nearest.best0, policy)
+    pairs = pairs.to(features0.keypoints.device)
     scores, weights = scorer.at(pairs)
     if not bool(scores.isfinite().all()):
         raise InputError("features hold NaN or infinite descriptors; describe the images again")

@@ -51,9 +51,7 @@ class PairScorer:
     ) -> PairScorer:
         selection = features0.selection
         dtype = _DTYPES[policy.precision]
-        d0, d1 = (
-            torch.stack([f.descriptors[0, :, v].to(dtype) for v in kinds]) for f in (features0, features1)
-        )
+        d0, d1 = (_of_kinds(f, kinds).to(dtype) for f in (features0, features1))
         thin0, thin1 = _thin(features0, features1, kinds)
         sharpness = 1 / (math.log(2) * (policy.temperature or selection.temperature))
         bias = [
@@ -146,6 +144,12 @@ class PairScorer:
         if self.selection == "hard":
             weights = torch.zeros_like(weights).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
         return (similarity * weights).sum(1), weights
+
+
+def _of_kinds(features: LocalFeatures, kinds: list[int]) -> Float[Tensor, "V N D"]:
+    """Views where all kinds take part: products read rows of any stride, and a copy takes a fifth of their time."""
+    by_kind = features.descriptors[0].transpose(0, 1)
+    return by_kind if len(kinds) == len(by_kind) else by_kind[kinds]
 
 
 def _evidence(

