@@ -1,16 +1,9 @@
-"""What docs/geometry.md says, measured: `python -m benchmarks.geometry [ROOT --describers a b --out DIR]`.
-
-Without ROOT: errors against known warps, and the seconds of each step. With ROOT, a folder that holds
-`hpatches_style` and `rotated_webcam`: the ablation on real pairs; DIR keeps their features for a later run.
-"""
+"""What docs/geometry.md says of known warps and of the seconds of each step: `python -m benchmarks.geometry`."""
 
 from __future__ import annotations
 
-import argparse
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import skimage.data
@@ -19,9 +12,8 @@ from benchmarks.geometry_stages import stage_seconds
 from benchmarks.known_warps import MILD, Change, KnownPair, corner_error, known_pair
 from benchmarks.timing import Effort
 from lisrd import LISRD
-from lisrd.evaluate import evaluate
 from lisrd.verify import Geometry, Steps, estimate, refine, verify_pair
-from lisrd.verify.stage import ESTIMATE_ALONE
+from lisrd.verify.steps import ESTIMATE_ALONE
 
 CHANGES = {
     "nothing": Change(),
@@ -39,7 +31,6 @@ PHOTOGRAPHS = ("astronaut", "coffee", "chelsea")
 SHIFTS = ((0.0, 0.0), (0.5, 0.5), (0.25, -0.4))
 #: Standard deviation of a detector's places, pixels per axis.
 PLACED = 0.7
-PARTS = ("day", "night", "viewpoint", "illumination")
 
 
 def known_pairs(change: Change, H: np.ndarray = MILD) -> Iterator[KnownPair]:
@@ -103,51 +94,7 @@ def bias() -> tuple[float, float]:
     return float(along_x), float(along_y)
 
 
-def ablation(root: Path, describers: Sequence[str], out: Path | None, limit: int | None) -> str:
-    """Tables of all describers over the four parts, on SIFT's keypoints."""
-    rows = []
-    for folder, layout, among in (("hpatches_style", "hpatches", None), ("rotated_webcam", "rdnim", limit)):
-        kept = None if out is None else out / folder
-        document = evaluate(
-            root / folder, layout, describers, out=kept, limit=among, report=False, geometry="ablation"
-        )
-        rows += [row for row in document["geometry"] if row["part"] in PARTS]
-    return ablation_table(rows)
-
-
-def ablation_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Per describer and estimate: shares within 1 / 3 / 5 px (the interval of 3), and the error of matches."""
-    cells: dict[tuple[str, str], dict[str, str]] = {}
-    for row in rows:
-        low, high = row["interval"]["accuracy_3"]
-        shares = " / ".join(f"{100 * row[f'accuracy_{t}']:.0f}" for t in (1, 3, 5))
-        key = row["describer"].partition("=")[0], row["estimate"]
-        cells.setdefault(key, {})[row["part"]] = (
-            f"{shares} ({100 * low:.0f}-{100 * high:.0f}); {row['median_error']:.2f}"
-        )
-    pairs = {row["part"]: row["pairs"] for row in rows}
-    lines = [
-        "| describer | estimate | "
-        + " | ".join(f"{p}, {pairs[p]} pairs" for p in PARTS if p in pairs)
-        + " |",
-        "| --- | --- |" + " --- |" * len(pairs),
-    ]
-    for (describer, name), values in cells.items():
-        of_parts = " | ".join(values.get(part, "") for part in PARTS if part in pairs)
-        lines.append(f"| {describer} | {name} | {of_parts} |")
-    return "\n".join(lines)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.geometry", description=__doc__)
-    parser.add_argument("root", type=Path, nargs="?")
-    parser.add_argument("--describers", nargs="+", default=["root-sift", "pyramid"], metavar="NAME")
-    parser.add_argument("--out", type=Path, help="keep features and scores here")
-    parser.add_argument("--limit", type=int, help="so many webcam pairs, spread evenly")
-    options = parser.parse_args(arguments)
-    if options.root:
-        print(ablation(options.root, options.describers, options.out, options.limit))
-        return
+def main() -> None:
     print(f"{known_warp_table()}\n")
     print("bias of refined matches: {:+.4f}, {:+.4f} px\n".format(*bias()))
     for keypoints in (1000, 2048):

@@ -14,7 +14,7 @@ from benchmarks.timing import Comparison, Effort, Run, interleaved
 from lisrd import LISRD
 from lisrd.image import as_image
 from lisrd.verify import Steps, VerifiedPair, verify_pair
-from lisrd.verify.stage import ESTIMATE_ALONE
+from lisrd.verify.steps import ESTIMATE_ALONE
 
 #: What the stage does in each run; the step itself is what it takes more than the one before.
 STEPS = {

@@ -16,7 +16,8 @@ from lisrd.types import Selection
 from lisrd.verify import stage
 from lisrd.verify.geometry import project
 from lisrd.verify.match_sets import contained, joined, touching
-from lisrd.verify.stage import ESTIMATE_ALONE, Steps, VerifiedPair, verify_pair
+from lisrd.verify.stage import VerifiedPair, verify_pair
+from lisrd.verify.steps import ESTIMATE_ALONE, Steps
 
 Described = tuple[LocalFeatures, LocalFeatures, Matches]
 
@@ -192,6 +193,15 @@ def test_wrong_usage_says_what_to_do(pair: KnownPair, described: Described) -> N
         Steps(refine="maybe")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="'absolute_pose' has no verdict"):
         verified(pair, described, model="absolute_pose")
+
+
+def test_only_refining_looks_at_the_images(pair: KnownPair, described: Described) -> None:
+    steps = Steps(refine="off")
+    with_images = verified(pair, described, steps=steps)
+    without = verify_pair(None, None, *described, steps=steps)
+    np.testing.assert_array_equal(without.geometry.model, with_images.geometry.model)
+    with pytest.raises(InputError, match="refining looks at both images"):
+        verify_pair(pair.image0, None, *described)
 
 
 def pairs_of(*pairs: tuple[int, int]) -> Matches:

@@ -15,7 +15,7 @@ from lisrd.match.octave import match_octaves
 from lisrd.types import LocalFeatures, Matches
 from lisrd.verify import Steps, VerifiedPair, verify_pair
 from lisrd.verify.geometry import Kind
-from lisrd.verify.stage import Switch
+from lisrd.verify.steps import Switch
 
 
 def verify_at_any_scale(

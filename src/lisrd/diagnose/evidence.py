@@ -6,14 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from lisrd.invariance import ILLUMINATION, ROTATION, Factor, invariances
 from lisrd.types import LocalFeatures, Matches
-from lisrd.verify import Geometry, estimate, same_place
+from lisrd.verify import Steps, verify_pair
+from lisrd.verify.geometry import Kind
 
 #: Each point is joined by a line to those so many places after it; all pairs of points would say little more.
 _PARTNERS = (1, 2, 3, 4)
+#: Of the geometry stage what needs no image and adds no match: the evidence is of what the matcher chose.
+FROM_FEATURES = Steps(refine="off", guided="off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,9 @@ def pair_evidence(
         f.keypoints[0, matches.matches[:, side]].double().cpu().numpy()
         for side, f in enumerate((features0, features1))
     )
-    geometry, verified = _verified(points0, points1, matches)
-    inliers = np.asarray(geometry.inliers) if verified else np.ones(len(matches), dtype=bool)
+    found = _verified(features0, features1, matches)
+    verified = found is not None
+    inliers = np.ones(len(matches), dtype=bool) if found is None else found
     weights = (
         matches.invariance_weights[inliers].mean(0) if inliers.any() else matches.invariance_weights.sum(0)
     )
@@ -89,14 +93,15 @@ def relative_angle(points0: Float[np.ndarray, "S 2"], points1: Float[np.ndarray,
 
 
 def _verified(
-    points0: Float[np.ndarray, "S 2"], points1: Float[np.ndarray, "S 2"], matches: Matches
-) -> tuple[Geometry, bool]:
-    """The first kind of model that says "one place"; the last one tried where none does."""
-    for kind in ("homography", "fundamental"):
-        geometry = estimate(points0, points1, kind, scores=matches.scores)
-        if same_place(geometry, points0, points1).answer == "yes":
-            return geometry, True
-    return geometry, False
+    features0: LocalFeatures, features1: LocalFeatures, matches: Matches
+) -> Bool[np.ndarray, " S"] | None:
+    """Inliers of the first kind of model whose verdict is "one place"; None where no kind's is."""
+    kinds: tuple[Kind, ...] = ("homography", "fundamental")
+    for kind in kinds:
+        found = verify_pair(None, None, features0, features1, matches, kind, FROM_FEATURES)
+        if found.verdict.answer == "yes":
+            return found.geometry.inliers
+    return None
 
 
 def _light_change(features0: LocalFeatures, features1: LocalFeatures, matches: Matches) -> float | None:

@@ -15,7 +15,8 @@ from lisrd.evaluate.methods import Method
 from lisrd.evaluate.metrics import homography, matching
 from lisrd.evaluate.pair_matcher import Matched, PairMatcher
 from lisrd.verify.patches import PreparedImage
-from lisrd.verify.stage import ESTIMATE_ALONE, Steps, VerifiedPair, verify_pair
+from lisrd.verify.stage import VerifiedPair, verify_pair
+from lisrd.verify.steps import ESTIMATE_ALONE, Steps
 
 GeometryRows = Literal["off", "full", "ablation"]
 

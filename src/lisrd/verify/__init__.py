@@ -9,7 +9,8 @@ from lisrd.verify.guided import guided_matches, second_choices
 from lisrd.verify.local_affine import Frames
 from lisrd.verify.refine import Refined, refine
 from lisrd.verify.robust import estimate
-from lisrd.verify.stage import Steps, VerifiedPair, verify_pair
+from lisrd.verify.stage import VerifiedPair, verify_pair
+from lisrd.verify.steps import Steps
 from lisrd.verify.verdict import Verdict, same_place
 
 __all__ = [

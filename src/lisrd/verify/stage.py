@@ -8,7 +8,6 @@ again under the model, refine the new matches, and estimate a last time.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -24,37 +23,12 @@ from lisrd.verify.match_sets import contained, joined, keep, touching
 from lisrd.verify.patches import PreparedImage
 from lisrd.verify.refine import Refined, refine, unrefined
 from lisrd.verify.robust import estimate
+from lisrd.verify.steps import Steps
 from lisrd.verify.stopwatch import Stopwatch
 from lisrd.verify.verdict import CALIBRATIONS, Verdict, same_place
 
-Switch = Literal["off", "on", "auto"]
-
-
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """What is done beside estimating; "auto" takes a step where it can help.
-
-    `frames`, scales and orientations as evidence: where the keypoints of both images have them; "auto" goes
-    without where that finds more inliers. `refine`: a match moves where its patches agree, see
-    `lisrd.verify.refine`. `guided`: under a homography, unless the verdict is "no": an epipolar line leaves too
-    many rivals, and a model by chance finds itself matches.
-    """
-
-    frames: Switch = "auto"
-    refine: Switch = "auto"
-    guided: Switch = "auto"
-
-    def __post_init__(self) -> None:
-        for name in ("frames", "refine", "guided"):
-            if getattr(self, name) not in get_args(Switch):
-                raise InputError(f"{name} is {getattr(self, name)!r}; use off, on or auto")
-
-
 #: Guided matching goes on while it moves more than this part of the keypoints, at most so often.
 STILL_MOVING, MOST_ROUNDS = 0.1, 5
-
-#: The robust model of the matches as they are.
-ESTIMATE_ALONE = Steps("off", "off", "off")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,8 +53,8 @@ class VerifiedPair:
 
 
 def verify_pair(
-    image0: ImageLike | PreparedImage,
-    image1: ImageLike | PreparedImage,
+    image0: ImageLike | PreparedImage | None,
+    image1: ImageLike | PreparedImage | None,
     features0: LocalFeatures,
     features1: LocalFeatures,
     matches: Matches,
@@ -91,16 +65,18 @@ def verify_pair(
 ) -> VerifiedPair:
     """The model between two images, from their features (of one image each) and the matches of these.
 
-    `policy` is that of `matches`; within `threshold` pixels a match is an inlier. A pair without a model is an
-    ordinary answer: its `geometry` says why. Raises InputError for models other than a homography and a
-    fundamental matrix, for features other than those that were matched, and for `frames` "on" where a detector
-    gave none.
+    Only `refine` looks at the images: without it they may be None. `policy` is that of `matches`; within
+    `threshold` pixels a match is an inlier. A pair without a model is an ordinary answer: its `geometry` says why.
+    Raises InputError for models other than a homography and a fundamental matrix, for features other than those
+    that were matched, for `frames` "on" where a detector gave none, and for images that are missing.
     """
     if model not in CALIBRATIONS:
         raise InputError(f"model {model!r} has no verdict: use {' or '.join(CALIBRATIONS)}, or `estimate`")
     watch = Stopwatch()
-    images = image0, image1
-    if steps.refine != "off":  # once for both refinements
+    images = None
+    if steps.refine != "off":  # once for all refinements
+        if image0 is None or image1 is None:
+            raise InputError("refining looks at both images: pass them, or Steps(refine='off')")
         images = PreparedImage.of(image0), PreparedImage.of(image1)
         watch.lap("refine")
     features = features0.select(0), features1.select(0)
@@ -125,7 +101,7 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    images: tuple[ImageLike | PreparedImage, ImageLike | PreparedImage]
+    images: tuple[PreparedImage, PreparedImage] | None  # None where nothing is refined
     features: tuple[LocalFeatures, LocalFeatures]
     kind: Kind
     steps: Steps
@@ -137,7 +113,7 @@ class _Stage:
         found = self._tentative(matches)
         verdict = same_place(found.geometry, *self._points(matches))
         self.watch.lap("estimate")
-        if found.geometry and self.steps.refine != "off":
+        if found.geometry and self.images:
             found = self._refined(found)
             self.watch.lap("refine")
         if found.geometry and self._guides(verdict):
@@ -177,7 +153,7 @@ class _Stage:
         trusted = contained(matches, under_model)
         places = self._places(matches, trusted, found.geometry)
         is_new = np.arange(len(matches)) >= len(found.matches)
-        if self.steps.refine != "off":  # what the model alone suggests has to look the same as well
+        if self.images:  # what the model alone suggests has to look the same as well
             trusted &= places.refined
         kept = trusted | (~is_new & ~touching(matches, trusted))
         again = self._estimated(keep(matches, kept), places.keep(kept), trusted[kept])
@@ -202,6 +178,8 @@ class _Stage:
     def _places(self, matches: Matches, chosen: Bool[np.ndarray, " S"], geometry: Geometry) -> Refined:
         """Where the partners of all matches lie: refined under the model where they are chosen."""
         points0, points1 = self._points(matches)
+        if self.images is None:
+            return unrefined(points1)
         frames0, frames1 = self._frames(keep(matches, chosen))
         homography = geometry.model if self.kind == "homography" else None
         moved = refine(
