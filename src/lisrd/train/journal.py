@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ class Journal:
     """`metrics.jsonl` (a row per step), `validation.jsonl`, `validation.png` and TensorBoard events in one folder."""
 
     def __init__(self, directory: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self.directory = directory
         self._events = directory / "tensorboard"
-        with writing(self._events):
-            self._board = SummaryWriter(str(self._events))
+
+    @cached_property
+    def _board(self) -> Any:
+        """Opened by the first number: a run that is refused, or only drawn, leaves no file."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self._events))
 
     def step(self, row: dict[str, Any]) -> None:
         """One step's losses. Raises InputError where the system cannot write."""
@@ -83,8 +87,8 @@ class Journal:
 def _step_of(line: str) -> float:
     """The step that a row records; half a row, from a full disk or a killed process, records none that was reached."""
     try:
-        return json.loads(line)["step"]
-    except ValueError:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
         return math.inf
 
 
