@@ -29,6 +29,9 @@ from lisrd.image import as_image
 from lisrd.match import Policy, match
 from lisrd.match.octave import choose_octaves, match_octaves, octave_pairs
 from lisrd.types import Keypoints, LocalFeatures, Selection
+from lisrd.web.limits import Limits
+from lisrd.web.matching import answer
+from lisrd.web.request import MatchRequest
 from test_cli import call
 from test_match import random_features
 
@@ -225,6 +228,19 @@ def test_smaller_octaves_are_described_where_full_size_gives_no_yes(
     corners = np.array([[[0, 0], [319, 0], [319, 319], [0, 319]]], np.float64)
     there = cv2.perspectiveTransform(corners, found.geometry.model)
     np.testing.assert_allclose(there, (corners + 0.5) / 5 - 0.5 + 128, atol=2.0)
+
+
+def test_the_page_says_that_a_photograph_was_read_smaller(
+    lisrd: LISRD, photograph: np.ndarray, tmp_path: Path
+) -> None:
+    paths = tmp_path / "a.png", tmp_path / "b.png"
+    image0 = photograph[:320, 100:420]
+    for path, image in zip(paths, (image0, reduced(image0, 5)), strict=True):
+        Image.fromarray(image).save(path)
+    request = MatchRequest(paths, max_keypoints=600)
+    document = answer(request, lambda detector, describer: lisrd, Limits())
+    assert document["verdict"]["answer"] == "yes"
+    assert any("Photograph 1 shows things larger" in note and "1/4" in note for note in document["notes"])
 
 
 def test_a_yes_costs_no_octave(photograph: np.ndarray) -> None:

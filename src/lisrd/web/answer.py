@@ -81,6 +81,11 @@ def _notes(finding: Finding, request: MatchRequest) -> list[str]:
             notes.append(
                 f"Photograph {k} is {whole} and was matched as {part}; coordinates are of the original."
             )
+    for k, octave in enumerate(finding.pair.matches.octaves, start=1):
+        if octave:
+            notes.append(
+                f"Photograph {k} shows things larger and was described at 1/{1 << octave} of its size."
+            )
     full = [len(keypoints) == request.max_keypoints for keypoints in finding.keypoints]
     if any(full):
         which = "Both photographs have" if all(full) else f"Photograph {1 + full.index(True)} has"

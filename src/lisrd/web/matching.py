@@ -16,7 +16,8 @@ from torch import Tensor
 from lisrd.coordinates import warp_points
 from lisrd.image import as_image
 from lisrd.model import LISRD, MatchedPair
-from lisrd.verify import Geometry, VerifiedPair, relative_rotation_scale, verify_pair
+from lisrd.scale_change import verify_at_any_scale
+from lisrd.verify import Geometry, Steps, VerifiedPair, relative_rotation_scale
 from lisrd.web.answer import Finding, as_document
 from lisrd.web.limits import Limits
 from lisrd.web.photograph import Photograph, read_photograph
@@ -43,11 +44,12 @@ def answer(request: MatchRequest, models: Models, limits: Limits) -> dict[str, A
             read_photograph(path, name, limits) for path, name in zip(request.photographs, NAMES, strict=True)
         )
         model = models(request.detector, request.describer)
-    image0, image1 = (as_image(photograph.pixels) for photograph in photographs)
-    pair = _matched(model, (image0, image1), request, seconds)
+    images = as_image(photographs[0].pixels), as_image(photographs[1].pixels)
+    pair = _matched(model, images, request, seconds)
     with _timed(seconds, "verify"):
         features = pair.features0, pair.features1
-        verified = verify_pair(image0, image1, *features, pair.matches, request.model, policy=request.policy)
+        how = request.model, Steps(), request.policy
+        verified = verify_at_any_scale(model.describer, images, features, pair.matches, *how)
     finding = _finding(photographs, MatchedPair(*features, verified.matches), verified)
     return {**as_document(finding, request), "seconds": seconds}
 
