@@ -14,7 +14,7 @@ from benchmarks.describing import pyramid_describer
 from benchmarks.inputs import feature_pair, given_keypoints, image
 from benchmarks.timing import Effort, interleaved
 from lisrd.describe.field import read_field
-from lisrd.describe.network import PyramidField
+from lisrd.describe.network import PyramidField, PyramidNetwork
 from lisrd.match import match
 from lisrd.types import LocalFeatures
 
@@ -36,7 +36,7 @@ class Floor:
 
 
 def floors(count: int, width: int, height: int, keypoints: int, effort: Effort) -> list[Floor]:
-    """Matching `count` x `count` keypoints; the two parts of describing one image, which differ in precision."""
+    """Matching `count` x `count` keypoints; the two parts of describing one image."""
     return [_matching(count, effort), *_describing(width, height, keypoints, effort)]
 
 
@@ -53,13 +53,16 @@ def _matching(count: int, effort: Effort) -> Floor:
 def _describing(width: int, height: int, count: int, effort: Effort) -> list[Floor]:
     describer = pyramid_describer()
     images, keypoints = image(width, height), given_keypoints(count, width, height)
-    low = describer.precision
+    precision = str(describer.precision).removeprefix("torch.")
     where = f"{width} x {height}"
+    # The counters know no fused convolutions, and these do the same operations.
+    counted = PyramidNetwork().eval().requires_grad_(False).fold(describer.precision)
 
     @torch.no_grad()
-    def encode() -> PyramidField:
+    def encode(network: PyramidNetwork = describer.network) -> PyramidField:
+        low = describer.precision
         with torch.autocast("cpu", dtype=low, enabled=low != torch.float32):
-            return describer.network(images)
+            return network(images)
 
     field = encode()
     field.maps = [level.float() for level in field.maps]
@@ -69,16 +72,16 @@ def _describing(width: int, height: int, count: int, effort: Effort) -> list[Flo
 
     encoder = Floor(
         f"encoder, {where}",
-        str(low).removeprefix("torch."),
-        _operations(encode),
-        _map_bytes(describer.network.encoder, encode),
+        precision,
+        _operations(lambda: encode(counted)),
+        _map_bytes(counted.encoder, lambda: encode(counted)),
         _seconds(encode, effort),
     )
     features = read()
     assert features.turned_descriptors is not None
     written = features.descriptors.nbytes + features.turned_descriptors.nbytes
     what = f"heads and meta descriptors, {where}, {count} keypoints, four turns"
-    return [encoder, Floor(what, "float32", _operations(read), written, _seconds(read, effort))]
+    return [encoder, Floor(what, precision, _operations(read), written, _seconds(read, effort))]
 
 
 def _operations(run: Callable[[], object]) -> int:

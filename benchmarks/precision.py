@@ -80,10 +80,10 @@ def arithmetics(name: str, onnx: Path) -> Iterator[Arithmetic]:
         lambda image, keypoints: _stored(describe(image, keypoints)),
         lambda features0, features1: match(features0, features1).matches,
     )
-    yield Arithmetic("bfloat16 encoder", "the default with bfloat16 units", *_torch(name, "bfloat16"))
+    yield Arithmetic("bfloat16 network", "the default with bfloat16 units", *_torch(name, "bfloat16"))
     low = Policy(precision="bfloat16")
     yield Arithmetic(
-        "bfloat16 encoder and products",
+        "bfloat16 network and matching",
         'and `Policy(precision="bfloat16")`',
         _torch(name, "bfloat16")[0],
         lambda features0, features1: match(features0, features1, low).matches,

@@ -85,6 +85,9 @@ class _WeightedRows(torch.autograd.Function):
     ) -> Float[Tensor, "P C"]:
         ctx.save_for_backward(corners, shares)
         ctx.rows = rows.shape, rows.dtype
+        if rows.dtype == shares.dtype and rows.device.type == "cpu":  # in one pass, half the time
+            bags, weights = corners.T.contiguous(), shares.squeeze(-1).T.contiguous()
+            return F.embedding_bag(bags, rows, mode="sum", per_sample_weights=weights)
         sampled = shares.new_zeros(corners.shape[1], rows.shape[1])
         for corner, share in zip(corners, shares, strict=True):
             sampled.addcmul_(rows.index_select(0, corner).to(shares.dtype), share)

@@ -30,8 +30,8 @@ class FoldedTrunk(nn.Module):
         self, maps: Sequence[Float[Tensor, "B _ _ _"]], xy: Float[Tensor, "B N 2"], width: int, height: int
     ) -> Float[Tensor, "B N trunk"]:
         dtype = self.hidden.weight.dtype
-        samples = torch.cat([sample_map(level, xy, width, height) for level in maps], dim=-1)
-        normed = self.norm(_exact(self.projection(samples.to(dtype))))
+        samples = torch.cat([sample_map(level, xy, width, height).to(dtype) for level in maps], dim=-1)
+        normed = self.norm(_exact(self.projection(samples)))
         return F.relu(self.hidden(normed.to(dtype)))
 
 
