@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from benchmarks.scale import wide_pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -40,11 +41,9 @@ class Colours:
     """Describes a keypoint by the colours there, which anybody can check."""
 
     name = "colours"
-    config: dict[str, Any] = {}  # noqa: RUF012
-    calls = 0
+    config: ClassVar[dict[str, Any]] = {}
 
     def describe(self, images: Tensor, keypoints: Keypoints, keep_turns: bool = True) -> LocalFeatures:
-        self.calls += 1
         height, width = images.shape[-2:]
         return LocalFeatures(
             keypoints=keypoints.xy,
@@ -279,6 +278,18 @@ def test_evaluated_by_name(tmp_path: Path, photograph: np.ndarray) -> None:
     assert octaves["num_correct"] > 2 * max(full["num_correct"], quarter["num_correct"])
     assert octaves["seconds_describe"] > full["seconds_describe"]
     assert octaves["geometry"]["full"]["num_inliers"] > full["geometry"]["full"]["num_inliers"]
+
+
+@pytest.mark.parametrize(("factor", "angle"), [(1.0, 0.0), (2.0, 0.0), (3.0, 20.0)])
+def test_the_benchmarks_views_fit_their_homography(factor: float, angle: float) -> None:
+    y, x = np.mgrid[:320, :480]
+    spot = 255 * np.exp(-((x - 300.0) ** 2 + (y - 100.0) ** 2) / 200)
+    photograph = np.repeat(spot.astype(np.uint8)[..., None], 3, axis=2)
+    pair = wide_pair(photograph, np.zeros_like(photograph), factor, angle)
+    light = np.clip(pair.image1[..., 0].astype(float) - 50, 0, None)  # above the offset and the noise
+    centre = np.array([(light * x).sum(), (light * y).sum()]) / light.sum()
+    true = pair.H.numpy() @ [300.0, 100.0, 1.0]
+    np.testing.assert_allclose(centre, true[:2], atol=0.1)
 
 
 def test_command_line(tmp_path: Path, photograph: np.ndarray, capsys: Any) -> None:
