@@ -23,7 +23,8 @@ from lisrd.train.checkpoint import load_checkpoint, newest_checkpoint
 from lisrd.train.config import TrainingConfig, load_config, network_config
 from lisrd.train.data.dataset import DataConfig
 from lisrd.train.objective import fitting_turn
-from lisrd.train.trainer import Trainer, learning_rate
+from lisrd.train.schedule import learning_rate
+from lisrd.train.trainer import Trainer
 from small_training import SMALL, write_photographs
 
 CONFIG = f"""
@@ -69,6 +70,19 @@ def test_resumed_run_equals_the_uninterrupted_one(config: Path, photographs: Pat
     second.fit()
     assert losses(tmp_path / "halves") == pytest.approx(losses(tmp_path / "whole"), abs=1e-6)
     assert len(losses(tmp_path / "halves")) == 6
+
+
+def test_a_run_whose_budget_is_spent_takes_no_step(config: Path, photographs: Path, tmp_path: Path) -> None:
+    trainer(config, photographs, tmp_path, 2).fit()
+    again = trainer(config, photographs, tmp_path, 2)
+    assert again.resume()
+    again.fit()
+    assert len(losses(tmp_path)) == 2
+
+
+def test_a_look_at_the_first_triplets_leaves_no_file(config: Path, photographs: Path, tmp_path: Path) -> None:
+    assert trainer(config, photographs, tmp_path, 1).preview().images.shape[:2] == (3, 2)
+    assert not list(tmp_path.rglob("*"))
 
 
 @pytest.mark.slow

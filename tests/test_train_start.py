@@ -17,9 +17,10 @@ from lisrd.train.config import OptimiserConfig, RunConfig, TrainingConfig, load_
 from lisrd.train.data.dataset import DataConfig
 from lisrd.train.data.sources import SourceConfig
 from lisrd.train.objective import LossConfig, TripletObjective, Views
+from lisrd.train.schedule import learning_rate
 from lisrd.train.start import start_from
 from lisrd.train.teacher import Teacher
-from lisrd.train.trainer import Trainer, learning_rate
+from lisrd.train.trainer import Trainer
 from lisrd.types import Keypoints
 from small_training import write_photographs
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from lisrd.describe.selector import Selector
 from lisrd.train.bank_objective import BankObjective, validate_bank
 from lisrd.train.bank_pairs import DescribedPairs, PairDescriber, concatenate
-from lisrd.train.checkpoint import MovingAverage
 from lisrd.train.clusters import start_from_clusters
 from lisrd.train.data.dataset import TripletDataset, triplet_loader
 from lisrd.train.data.dice import numbered_generator
@@ -25,18 +24,17 @@ class BankTrainer(Trainer):
 
     config: Any  # a BankTrainingConfig
 
-    def _build(self) -> tuple[Any, nn.Module, nn.Module]:
+    def _build(self) -> Any:
         bank = self.config.bank.build()
         self.describer = PairDescriber(bank, self.config.pairs)
         objective = BankObjective(self.config.loss)
         self.teacher = None  # the members are frozen
-        return bank.selector, objective, _LossOfPairs(bank.selector, objective)
+        return _LossOfPairs(bank.selector, objective)
 
-    def fit(self) -> Any:
-        """Train; returns the selector with averaged weights."""
+    def _train(self) -> None:
         if self.progress.step == 0:
             self.start_from_clusters()
-        return super().fit()
+        super()._train()
 
     @cached_property
     def pairs(self) -> DescribedPairs:
@@ -54,13 +52,13 @@ class BankTrainer(Trainer):
         for member, vlad in enumerate(self.network.meta.vlads):
             found = self.pairs.descriptors0[:, :, member].flatten(0, 1)
             start_from_clusters(vlad, found[found.any(1)].float().cpu(), generator)
-        self.average = MovingAverage(self.network, self.config.optimiser.ema_decay)
+        self.learner.start_average()
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Scores of the averaged selector, appended to `validation.jsonl`."""
         if not self.journal:
             return {}
-        self.last_validation = validate_bank(self.averaged_network(), self.validation_pairs)  # type: ignore[arg-type]
+        self.last_validation = validate_bank(self.learner.averaged_network(), self.validation_pairs)
         self.journal.validation(self.progress.step, self.progress.seconds, self.last_validation, None)
         return self.last_validation
 
@@ -89,9 +87,9 @@ class BankTrainer(Trainer):
 class _LossOfPairs(nn.Module):
     """Selector and objective as the one module whose forward makes the loss, as data parallelism wants it."""
 
-    def __init__(self, selector: Selector, objective: BankObjective) -> None:
+    def __init__(self, network: Selector, objective: BankObjective) -> None:
         super().__init__()
-        self.selector, self.objective = selector, objective
+        self.network, self.objective = network, objective
 
     def forward(self, taught: None, **fields_of_pairs: Tensor) -> dict[str, Tensor]:
-        return self.objective(self.selector, DescribedPairs(**fields_of_pairs))
+        return self.objective(self.network, DescribedPairs(**fields_of_pairs))

@@ -8,6 +8,7 @@ from pathlib import Path
 from lisrd.errors import InputError
 from lisrd.train.bank import BankTrainer
 from lisrd.train.bank_config import load_bank_config
+from lisrd.train.checkpoint import newest_checkpoint
 from lisrd.train.config import load_config, read_table, with_budget
 from lisrd.train.trainer import RealScores, Trainer
 
@@ -33,6 +34,8 @@ def build_trainer(
     Raises:
         InputError: bad configuration or data; `out` holds a run and `resume` is false, or the run there is another.
     """
+    if not resume and newest_checkpoint(out):
+        raise InputError(f"{out} holds checkpoints: continue with --resume, or choose another --out")
     trainer: Trainer
     if read_table(config).get("kind") == "bank":
         if real_pairs:
@@ -45,6 +48,4 @@ def build_trainer(
         trainer.real_pairs = real_pairs
     if resume:
         trainer.resume()
-    elif trainer.has_checkpoint():
-        raise InputError(f"{out} holds checkpoints: continue with --resume, or choose another --out")
     return trainer

@@ -1,13 +1,11 @@
-"""The training loop: Lightning Fabric for devices and processes, checkpoints, metrics, validation."""
+"""The training loop: batches, budgets, checkpoints, metrics, validation. What one step does is the learner's."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
-from copy import deepcopy
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,37 +13,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import lisrd
 from lisrd.describe.weights import Network, build_network
-from lisrd.errors import InputError
 from lisrd.interrupt import workers_ignore_interrupt
 from lisrd.one_writer import claim
 from lisrd.processes import mean_over_processes
 from lisrd.train.allocator import keep_freed_memory
-from lisrd.train.checkpoint import (
-    MovingAverage,
-    load_checkpoint,
-    newest_checkpoint,
-    optimiser_tensors,
-    restore_optimiser,
-    save_checkpoint,
-)
-from lisrd.train.config import OptimiserConfig, TrainingConfig, to_table
+from lisrd.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from lisrd.train.config import TrainingConfig
 from lisrd.train.data.dataset import TripletDataset, triplet_loader
 from lisrd.train.data.dice import sample_generators
 from lisrd.train.data.sources import build_mixture
 from lisrd.train.data.triplets import Augmenter, Triplets
+from lisrd.train.identity import refuse_other_run, run_identity
 from lisrd.train.journal import Journal
 from lisrd.train.launch import launch_fabric
+from lisrd.train.learner import Learner
 from lisrd.train.objective import TripletObjective
-from lisrd.train.start import start_from, train_selection_alone
+from lisrd.train.start import start_from
 from lisrd.train.teacher import Teacher
 from lisrd.train.validation import validate
 from lisrd.whole_file import writing
 
 #: Batches of validation are drawn from a seed of their own, the same in every run.
 VALIDATION_SEED = 20_200_824
-
 
 #: Scores of the network in training by kind of pair, from pairs that the trainer knows nothing of.
 RealScores = Callable[[Any], dict[str, dict[str, float]]]
@@ -85,15 +75,9 @@ class Trainer:
         self.fabric = launch_fabric(config.run.precision)
         keep_freed_memory()
         torch.manual_seed(seed)
-        self.network, self.objective, model = self._build()
-        self.started_from = start_from(self.network, init) if init else None
-        if config.optimiser.parts == "selection":
-            train_selection_alone(self.network)
-        parameters = [p for m in (self.network, self.objective) for p in m.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            parameters, lr=config.optimiser.learning_rate, weight_decay=config.optimiser.weight_decay
-        )
-        self.average = MovingAverage(self.network, config.optimiser.ema_decay)
+        loss = self._build()
+        self.started_from = start_from(loss.network, init) if init else None
+        self.learner = Learner(self.fabric, loss, config.optimiser)
         self.progress = Progress()
         self.last_validation: dict[str, dict[str, float]] = {}
         train, held_out = (build_mixture(data_root, config.data.sources, split) for split in ("train", "val"))
@@ -101,18 +85,21 @@ class Trainer:
         self.validation_set = TripletDataset(held_out, config.data, VALIDATION_SEED)
         self.augmenter = Augmenter(config.augment, config.data.size)
         self.journal = Journal(directory) if self.is_main else None
-        self.model = self.fabric.setup_module(model)
-        self.optimiser = self.fabric.setup_optimizers(self.optimiser)
 
-    def _build(self) -> tuple[Any, nn.Module, nn.Module]:
-        """What is trained, its objective, and the module whose forward is the loss of a batch."""
+    def _build(self) -> Any:
+        """The loss as a module, with what is trained as its `network`; see `Learner`."""
         config = self.config
         network = build_network(config.network)
         objective = TripletObjective(config.loss, network.invariances)
         loss, dim = config.loss, config.network.descriptor_dim
         kinds = [network.invariances[v].name for v in objective.taught]
         self.teacher = Teacher(loss.teacher, kinds, dim, config.data.size) if loss.teacher else None
-        return network, objective, _LossOf(network, objective)
+        return _LossOf(network, objective)
+
+    @property
+    def network(self) -> Any:
+        """What is trained, with the weights of the last step."""
+        return self.learner.network
 
     def resume(self) -> bool:
         """Continue from the newest checkpoint; False where there is none.
@@ -128,12 +115,8 @@ class Trainer:
         if path is None:
             return False
         step, state, saved = load_checkpoint(path)
-        self._refuse_other_run(path, saved)
-        self.network.load_state_dict(state["network"])
-        self.objective.load_state_dict(state["objective"])
-        restore_optimiser(self.optimiser, state["optimiser"])
-        self.average.weights = {n: t.to(self.fabric.device) for n, t in state["average"].items()}
-        self.average.updates = step
+        refuse_other_run(path, saved, run_identity(self.config, self.seed))
+        self.learner.restore(state, step)
         self.progress = Progress(step, saved["seconds"])
         self.started_from = saved.get("started_from")
         if self.journal:
@@ -149,15 +132,10 @@ class Trainer:
         """Whether this is the one of several processes that writes and reports."""
         return bool(self.fabric.is_global_zero)
 
-    def has_checkpoint(self) -> bool:
-        """Whether the directory holds a run already."""
-        return newest_checkpoint(self.directory) is not None
-
     def provenance(self) -> dict[str, Any]:
         """What finished weights say of themselves."""
-        run = self._identity()
         return {
-            "recipe": run["config"],
+            "recipe": run_identity(self.config, self.seed)["config"],
             "seed": self.seed,
             "steps": self.progress.step,
             "minutes": round(self.progress.seconds / 60, 1),
@@ -174,7 +152,7 @@ class Trainer:
         """
         with self._claimed():
             self._train()
-        return self.averaged_network()
+        return self.learner.averaged_network()
 
     def _claimed(self) -> AbstractContextManager[Any]:
         """The directory, as the only run that writes there; of several processes the main one does."""
@@ -185,8 +163,9 @@ class Trainer:
         saved, validated = before, before
         run = self.config.run
         try:
-            for batch in self._batches():
-                loss = self._step(batch)
+            batches = self._batches()
+            while self._spent() < 1:
+                loss = self._step(next(batches))
                 now = self._agreed(before + time.monotonic() - started)
                 loss["samples_per_second"] = (
                     run.batch_size * self.fabric.world_size / (now - self.progress.seconds)
@@ -199,8 +178,6 @@ class Trainer:
                 if now - validated > 60 * run.validate_minutes:
                     self.validate()
                     validated = now
-                if self._spent() >= 1:
-                    break
             self.validate()
         finally:
             self.save()
@@ -223,33 +200,15 @@ class Trainer:
             return iter(loader)
 
     def _step(self, batch: Any) -> dict[str, float]:
-        optimiser, step = self.config.optimiser, self.progress.step
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(optimiser, step, self._spent())
-        self.network.train(optimiser.parts == "all")  # frozen descriptors keep their BatchNorm statistics
+        step, fabric = self.progress.step, self.fabric
         with torch.no_grad():
-            triplets = self._triplets(
-                batch, self.seed, step * self.fabric.world_size + self.fabric.global_rank
-            )
+            triplets = self._triplets(batch, self.seed, step * fabric.world_size + fabric.global_rank)
             taught = self._taught(batch) if self.teacher else None
-        parts = self.model(taught, **{f.name: getattr(triplets, f.name) for f in fields(triplets)})
-        reached = dict(zip(parts, self._of_all(list(parts.values())), strict=True))
-        if not math.isfinite(reached["loss"]):
-            raise InputError(
-                f"the loss is {reached['loss']} at step {step}: lower the learning rate, and start or resume again; "
-                "the checkpoint holds the weights before this step"
-            )
-        self.fabric.backward(parts["loss"])
-        self.fabric.clip_gradients(self.model, self.optimiser, max_norm=optimiser.clip_norm)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        self.average.update(self.network)
+        # Fabric moves what it is given by setting its fields, which frozen records refuse.
+        inputs = {f.name: getattr(triplets, f.name) for f in fields(triplets)}
+        reached = self.learner.step(step, self._spent(), {"taught": taught, **inputs})
         self.progress.step += 1
         return reached
-
-    def _of_all(self, parts: list[Tensor]) -> list[float]:
-        """The losses of the whole batch, of which every process has a share."""
-        return mean_over_processes(torch.stack([part.detach().float() for part in parts])).tolist()
 
     def _taught(self, batch: dict[str, Tensor]) -> Tensor:
         """The teacher's descriptors of the first anchors, as many as the configuration pays for."""
@@ -269,18 +228,12 @@ class Trainer:
         by_time = self.progress.seconds / (60 * run.minutes) if run.minutes else 0.0
         return max(self.progress.step / run.steps, by_time)
 
-    def averaged_network(self) -> Any:
-        """A copy of the network that holds the moving average of its weights."""
-        averaged = deepcopy(self.network)
-        self.average.copy_to(averaged)
-        return averaged.eval()
-
     def validate(self) -> dict[str, dict[str, float]]:
         """Scores of the averaged network, appended to `validation.jsonl`."""
         if not self.journal:
             return {}
         batches = self.validation_batches(self.config.run.validation_triplets)
-        network = self.averaged_network()
+        network = self.learner.averaged_network()
         scores = validate(network, batches) | (self.real_pairs(network) if self.real_pairs else {})
         self.last_validation = scores
         self.journal.validation(self.progress.step, self.progress.seconds, scores, batches[0])
@@ -296,32 +249,13 @@ class Trainer:
         """Write a checkpoint; one process does."""
         if not self.is_main:
             return
-        state = {
-            "network": self.network.state_dict(),
-            "objective": self.objective.state_dict(),
-            "average": self.average.weights,
-            "optimiser": optimiser_tensors(self.optimiser),
-        }
         metadata = {
-            **self._identity(),
+            **run_identity(self.config, self.seed),
             "seconds": self.progress.seconds,
             "started_from": self.started_from,
         }
-        save_checkpoint(self.directory, self.progress.step, state, metadata, self.config.run.keep_checkpoints)
-
-    def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must share with the run that continues it; budgets may be raised."""
-        table = json.loads(json.dumps(to_table(self.config)))
-        budget_free = {k: v for k, v in table.pop("run").items() if k in ("batch_size", "precision")}
-        return {"version": lisrd.__version__, "seed": self.seed, "config": {**table, "run": budget_free}}
-
-    def _refuse_other_run(self, path: Path, saved: dict[str, Any]) -> None:
-        for key, value in self._identity().items():
-            if saved.get(key) != value:
-                raise InputError(
-                    f"{path} was made with another {key} ({_difference(saved.get(key), value)}); "
-                    "use the same one, or another --out directory"
-                )
+        keep = self.config.run.keep_checkpoints
+        save_checkpoint(self.directory, self.progress.step, self.learner.state(), metadata, keep)
 
     def _record(self, loss: dict[str, float]) -> None:
         if not self.journal:
@@ -340,26 +274,4 @@ class _LossOf(nn.Module):
         self.network, self.objective = network, objective
 
     def forward(self, taught: Tensor | None, **fields_of_triplets: Tensor) -> dict[str, Tensor]:
-        return self.objective(
-            self.network, Triplets(**fields_of_triplets), taught
-        )  # Fabric refuses frozen records
-
-
-def learning_rate(config: OptimiserConfig, step: int, spent: float) -> float:
-    """Linear warm-up over steps, then the schedule over the share of the budget that is spent."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    left = max(0.0, 1 - spent)
-    shape = {
-        "constant": 1.0,
-        "cosine": 0.5 * (1 - math.cos(math.pi * left)),
-        "cooldown": min(1.0, left / config.cooldown_share),
-    }[config.schedule]
-    final = 1.0 if config.schedule == "constant" else config.final_fraction
-    return config.learning_rate * warm * (final + (1 - final) * shape)
-
-
-def _difference(old: Any, new: Any) -> str:
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return f"{old} there, {new} here"
-    differing = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
-    return ", ".join(f"{k}: {_difference(old.get(k), new.get(k))}" for k in differing)
+        return self.objective(self.network, Triplets(**fields_of_triplets), taught)
