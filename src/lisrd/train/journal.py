@@ -111,7 +111,9 @@ def plot_validation(source: Path, target: Path) -> None:
             style = {"soft": "-", "oracle": ":", "mean": "--"}.get(name, "-")
             minutes = [row["seconds"] / 60 for row in seen]
             width = 2.5 if name == "soft" else 1.2
-            panel.plot(minutes, [row[kind][name] for row in seen], style, lw=width, label=name)
+            scores = [row[kind][name] for row in seen]
+            # Marked points: a run that was validated once has no line to see.
+            panel.plot(minutes, scores, style, lw=width, label=name, marker="o", markersize=1.5 + width)
         title = f"{kind}: precision" if kind in real else f"changed: {kind}"
         panel.set(title=title, xlabel="minutes")
         panel.grid(alpha=0.3)
