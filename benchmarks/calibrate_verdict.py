@@ -1,9 +1,9 @@
-"""The numbers of `lisrd.verify.verdict`: python -m benchmarks.calibrate_verdict ROOT [--describers a,b --out DIR]
+"""The numbers of `lisrd.verify.verdict`: python -m benchmarks.calibrate_verdict ROOT --out DIR [--describers a,b]
 
 The verdict judges what the geometry stage sees before it refines and guides. ROOT holds `hpatches_style` and
 `rotated_webcam`. True pairs are those of these sets whose homography came out right (verifiable: mean corner error
-below `RIGHT` pixels); false pairs take two images of different scenes. DIR keeps the evidence of each describer and
-its weights, so that a second run only measures what is new.
+below `RIGHT` pixels); false pairs take two images of different scenes. DIR keeps features and the evidence of each
+describer and its weights: a run that was stopped goes on, one with new weights measures these alone.
 """
 
 from __future__ import annotations
@@ -11,24 +11,29 @@ from __future__ import annotations
 import argparse
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 
-from lisrd import LISRD, LocalFeatures, match
+from lisrd import LocalFeatures, match
+from lisrd.evaluate.cache import FeatureCache, file_name, sha256
+from lisrd.evaluate.common_pair import features_at
 from lisrd.evaluate.datasets import load_pairs
 from lisrd.evaluate.datasets.records import EvaluationImage, EvaluationPair
-from lisrd.evaluate.identity import describer_digest
+from lisrd.evaluate.identity import describer_digest, detector_digest
+from lisrd.evaluate.pair_matcher import read_features
+from lisrd.evaluate.predict import ImageJob, Predictor
 from lisrd.verify import Steps, verify_pair
 from lisrd.verify.geometry import Kind, project
 from lisrd.verify.verdict import Calibration, evidence
 from lisrd.whole_file import whole_file
 
 RIGHT = 10.0
+DETECTOR = "sift"
 #: Keypoints per image: wrong matches agree by chance the more often, the more there are.
 COUNTS = (500, 2000)
 KINDS: tuple[Kind, ...] = ("homography", "fundamental")
@@ -38,7 +43,10 @@ BEFORE_THE_VERDICT = Steps(refine="off", guided="off")
 FALSE_YES, FALSE_NO = 0.005, 0.01
 
 
-FalsePair = tuple[EvaluationImage, EvaluationImage]
+class Pair(NamedTuple):
+    image0: EvaluationImage
+    image1: EvaluationImage
+    truth: EvaluationPair | None  # of two images of one place
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,33 +68,34 @@ class Rows:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="keep features and evidence here")
     parser.add_argument("--describers", default="root-sift,pyramid")
     parser.add_argument("--false-pairs", type=int, default=200)
     parser.add_argument("--every", type=int, default=4, help="take each n-th of the webcam pairs")
-    parser.add_argument("--out", type=Path, help="keep the evidence here")
     options = parser.parse_args()
     true = load_pairs(options.root / "hpatches_style", "hpatches")
     true += load_pairs(options.root / "rotated_webcam", "rdnim")[:: options.every]
-    false = false_pairs(true, options.false_pairs)
+    pairs = [Pair(pair.image0, pair.image1, pair) for pair in true]
+    pairs += false_pairs(true, options.false_pairs)
     names = options.describers.split(",")
-    report([kept(options.out, name, lambda name=name: measure(name, true, false)) for name in names], names)
+    report([kept(options.out, name, pairs) for name in names], names)
 
 
-def kept(folder: Path | None, describer: str, measured: Callable[[], Rows]) -> Rows:
-    """What `measured` gives, or gave when these weights were measured before; other pairs need another folder."""
-    if folder is None:
-        return measured()
-    file = folder / f"{describer_digest(describer)[:16]}.npz"
+def kept(out: Path, describer: str, pairs: Sequence[Pair]) -> Rows:
+    """The evidence of these weights on these pairs, measured unless DIR has it."""
+    digest = sha256(
+        describer_digest(describer), str(COUNTS), *(image.key for pair in pairs for image in pair[:2])
+    )
+    file = out / f"{file_name(describer)}-{digest[:16]}.npz"
     if not file.exists():
-        rows = measured()
-        folder.mkdir(parents=True, exist_ok=True)
+        rows = measure(describer, pairs, FeatureCache(out / "features" / DETECTOR))
         with whole_file(file) as partial:
             np.savez(partial, **asdict(rows))
     with np.load(file) as arrays:
         return Rows(**arrays)
 
 
-def false_pairs(pairs: list[EvaluationPair], count: int) -> list[FalsePair]:
+def false_pairs(pairs: list[EvaluationPair], count: int) -> list[Pair]:
     """Images of different scenes; "i_stlouis_0" and "stlouis" are one scene, seen by one camera."""
     images = {(place(pair.scene), image) for pair in pairs for image in (pair.image0, pair.image1)}
     scenes: dict[str, list[EvaluationImage]] = {}
@@ -94,47 +103,42 @@ def false_pairs(pairs: list[EvaluationPair], count: int) -> list[FalsePair]:
         scenes.setdefault(scene, []).append(image)
     draw = random.Random(0)
     chosen = [draw.sample(sorted(scenes), 2) for _ in range(count)]
-    return [(draw.choice(scenes[a]), draw.choice(scenes[b])) for a, b in chosen]
+    return [Pair(draw.choice(scenes[a]), draw.choice(scenes[b]), None) for a, b in chosen]
 
 
 def place(scene: str) -> str:
     return re.sub(r"^[iv]_|_\d+$", "", scene)
 
 
-def measure(describer: str, true: list[EvaluationPair], false: list[FalsePair]) -> Rows:
-    """Evidence of every pair with one describer on SIFT's keypoints."""
-    model = LISRD.from_pretrained(describer)
-    known: dict[str, LocalFeatures] = {}
+def measure(describer: str, pairs: Sequence[Pair], cache: FeatureCache) -> Rows:
+    """Evidence of every pair, with one describer on SIFT's keypoints."""
+    digests = {describer: describer_digest(describer), DETECTOR: detector_digest(DETECTOR)}
+    predictor = Predictor(cache, DETECTOR, digests)
+    for image in {image.key: image for pair in pairs for image in pair[:2]}.values():
+        predictor(ImageJob(image, ((describer, 0),)))
     found, places = [], []
-    pairs = [(p.image0, p.image1, p) for p in true] + [(a, b, None) for a, b in false]
-    for image0, image1, truth in pairs:
-        for image in (image0, image1):
-            if image.key not in known:
-                known[image.key] = model.describe(image.read()[0], max_keypoints=max(COUNTS))
+    for pair in pairs:
         for count in COUNTS:
-            features0, features1 = (_strongest(known[image.key], count) for image in (image0, image1))
-            found.append(_row((image0.path, image1.path), features0, features1, truth))
-            places.append([place(image.path.parent.name) for image in (image0, image1)])
+            features = [_strongest(cache, describer, image, count) for image in pair[:2]]
+            found.append(_row(*features, pair.truth))
+            places.append([place(image.path.parent.name) for image in pair[:2]])
     columns = [np.array(column) for column in zip(*found, strict=True)]
     return Rows(*columns, np.array(places))
 
 
-def _strongest(features: LocalFeatures, count: int) -> LocalFeatures:
-    """The first keypoints, which detectors sort by strength; the others are masked."""
-    among = torch.arange(features.mask.shape[1]) < count
-    return replace(features, mask=features.mask & among)
+def _strongest(cache: FeatureCache, describer: str, image: EvaluationImage, count: int) -> LocalFeatures:
+    features = read_features(cache, describer, image.key).features
+    scores = features.keypoint_scores[0]
+    return features_at(features, scores.topk(min(count, len(scores))).indices)
 
 
 def _row(
-    images: tuple[Path, Path],
-    features0: LocalFeatures,
-    features1: LocalFeatures,
-    truth: EvaluationPair | None,
+    features0: LocalFeatures, features1: LocalFeatures, truth: EvaluationPair | None
 ) -> tuple[np.ndarray, np.ndarray, bool, bool]:
     """Evidence by both kinds of model, whether the pair is true, whether that can be verified."""
-    matches = match(features0, features1)
-    found = [verify_pair(*images, features0, features1, matches, k, BEFORE_THE_VERDICT) for k in KINDS]
-    by_homography, by_lines = (evidence(pair.geometry, pair.points0, pair.points1) for pair in found)
+    pair = features0, features1, match(features0, features1)
+    found = [verify_pair(None, None, *pair, kind, BEFORE_THE_VERDICT) for kind in KINDS]
+    by_homography, by_lines = (evidence(one.geometry, one.points0, one.points1) for one in found)
     model = found[0].geometry.model
     is_right = truth is not None and model is not None and _right(model, features0, truth)
     return by_homography, by_lines, truth is not None, is_right
