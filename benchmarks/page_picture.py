@@ -20,7 +20,7 @@ def main() -> None:
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
     from playwright.sync_api import sync_playwright
 
-    with served("--workers", "1") as (url, _), sync_playwright() as started:
+    with served("--workers", "1", "--seconds", "600") as (url, _), sync_playwright() as started:
         browser = started.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(PATIENCE)
@@ -46,7 +46,10 @@ def match_first_example(page: Any) -> None:
     page.wait_for_selector("#photograph2 img[src*='file=']")
     page.evaluate("document.querySelector('lisrd-matches')?.remove()")
     page.click("#match")
-    page.wait_for_selector("lisrd-matches canvas")
+    page.wait_for_selector("lisrd-matches canvas, .lisrd-error")
+    errors = page.locator(".lisrd-error").all_inner_texts()
+    if errors:
+        raise SystemExit(errors[0])
 
 
 if __name__ == "__main__":
