@@ -13,7 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lisrd.describe.network import PyramidConfig, PyramidNetwork
+from lisrd.invariance import invariances
 from lisrd.match.selection import descriptor_similarity
+from lisrd.train.data.triplets import Triplets
 from lisrd.train.losses import (
     dual_softmax_loss,
     ignored_negatives,
@@ -23,6 +26,7 @@ from lisrd.train.losses import (
     triplet_loss,
     variant_loss,
 )
+from lisrd.train.objective import LossConfig, TripletObjective, Views, selection_weights
 from lisrd.train.pair_softmax import dual_softmax_of_descriptors
 
 INFINITE = math.inf
@@ -264,6 +268,56 @@ def test_gradients(seed: int) -> None:
     assert check(lambda a, b: triplet_loss(similarity(a, b), ignored), (raw0, raw1))
     assert check(lambda a, b, k: dual_softmax_loss(similarity(a, b), ignored, k), (raw0, raw1, sharpness))
     assert check(steady_and_changed, (raw0, raw1))
+
+
+@pytest.fixture
+def two_triplets() -> Triplets:
+    """Five keypoints per image, one of them hidden; the first triplet is turned by 40 degrees, the second relit."""
+    places = 60 * torch.rand(3, 2, 5, 2, generator=torch.Generator().manual_seed(4))
+    same, mask = torch.eye(3).expand(2, 3, 3), torch.ones(2, 5, dtype=torch.bool)
+    mask[1, 4] = False
+    turned, relit = torch.tensor([True, False]), torch.tensor([False, True])
+    angle = torch.where(turned, math.radians(40), 0.0)
+    return Triplets(torch.zeros(3, 2, 3, 64, 64), places, mask, same, same, angle, relit, turned)
+
+
+def test_gradients_of_the_selection(two_triplets: Triplets) -> None:
+    """The meta loss and the cross entropy, through 9 numbers per keypoint, to meta descriptors, sharpness and bias."""
+    generator = torch.Generator().manual_seed(5)
+    network = PyramidNetwork(PyramidConfig(widths=(2,) * 5, trunk_width=2, head_width=4, descriptor_dim=4))
+    objective = TripletObjective(LossConfig(selection_weight=1.0), network.invariances).double()
+    learned = network.meta.double()
+    d0, d1 = (unit(20, generator, 2).unflatten(1, (4, 5)) for _ in range(2))
+    similarity = d0 @ d1.transpose(-1, -2)
+    ignored = ignored_negatives(*two_triplets.keypoints[:2], two_triplets.mask, 4.0)
+    tiles = [unit(36, generator, 2).view(2, 4, 3, 3, 6).requires_grad_() for _ in range(2)]
+
+    def losses(meta0: Tensor, meta1: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+        weights = selection_weights(network, meta0, meta1, similarity, two_triplets)
+        meta = objective._meta(weights, similarity, ignored, two_triplets)
+        return meta, objective._selection(weights, two_triplets, two_triplets.angle)
+
+    assert torch.autograd.gradcheck(losses, (*tiles, learned.log_sharpness, learned.bias))
+
+
+def test_gradients_from_descriptors_and_to_a_teacher(two_triplets: Triplets) -> None:
+    generator = torch.Generator().manual_seed(6)
+    views = [unit(20, generator, 2).view(2, 5, 4, 6).requires_grad_() for _ in range(3)]
+    sharpness = torch.tensor(7.0, dtype=torch.float64, requires_grad=True)
+    chosen = torch.tensor([[True, False, True, True], [False, False, True, False]])
+    ignored = ignored_negatives(*two_triplets.keypoints[:2], two_triplets.mask, 4.0)
+    teaching = LossConfig(teacher="root-sift", teacher_weight=1.0)
+    objective = TripletObjective(teaching, invariances())
+    taught = unit(5, generator, 2).view(2, 5, 1, 6)
+
+    def cosine(*descriptors: Tensor) -> Tensor:
+        return objective._teacher(Views(descriptors, (), torch.zeros(2)), taught, two_triplets.mask, chosen)
+
+    check = torch.autograd.gradcheck
+    assert check(
+        lambda a, b, k: dual_softmax_of_descriptors(a, b, ignored, chosen, k), (*views[:2], sharpness)
+    )
+    assert check(cosine, tuple(views))
 
 
 # The dual softmax straight from descriptors.

@@ -120,6 +120,6 @@ def plot_validation(source: Path, target: Path) -> None:
     panels[0].set_ylabel("matching score or precision, per cent")
     shown = next((panel for panel in reversed(panels) if panel.lines), None)
     if shown is not None:
-        shown.legend(fontsize=8)
+        figure.legend(*shown.get_legend_handles_labels(), loc="outside right center", fontsize=8)
     with whole_file(target) as partial:
         figure.savefig(partial, dpi=110)
