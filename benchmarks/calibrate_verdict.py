@@ -119,8 +119,8 @@ def measure(describer: str, pairs: Sequence[Pair], cache: FeatureCache) -> Rows:
     found, places = [], []
     for pair in pairs:
         for count in COUNTS:
-            features = [_strongest(cache, describer, image, count) for image in pair[:2]]
-            found.append(_row(*features, pair.truth))
+            features0, features1 = (_strongest(cache, describer, image, count) for image in pair[:2])
+            found.append(_row(features0, features1, pair.truth))
             places.append([place(image.path.parent.name) for image in pair[:2]])
     columns = [np.array(column) for column in zip(*found, strict=True)]
     return Rows(*columns, np.array(places))

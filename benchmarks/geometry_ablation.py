@@ -1,8 +1,8 @@
 """The ablation of docs/geometry.md on real pairs: python -m benchmarks.geometry_ablation ROOT --out DIR [...]
 
 ROOT holds `hpatches_style` and `rotated_webcam`. DIR keeps features and, for each describer, the numbers of every
-pair: a run that was stopped goes on where it was, and one with new weights measures these alone. Delete
-`DIR/*/scores` after a change of the stage itself.
+pair: a run that was stopped goes on where it was. With new weights delete `DIR/*/features/*/NAME`, and they alone
+are measured; after a change of the stage itself delete `DIR/*/scores`.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def share_moved(
     if before.kind != "homography" or before.model is None or after.model is None:
         return 0.0
     places = features0.keypoints[0].detach().double().cpu().numpy()
-    old, new = (project(places, geometry.model) for geometry in (before, after))
+    old, new = project(places, before.model), project(places, after.model)
     last = features1.image_size[0].double().cpu().numpy() - 1
     inside = ((new >= 0) & (new <= last)).all(1)  # false beyond the horizon, where places are not numbers
     moved = ~(np.linalg.norm(old - new, axis=1) <= pixels)
