@@ -23,7 +23,7 @@ NUM_TURNS = 4
 
 #: Enough keypoints to tell four turns apart, the strongest ones being the most repeatable: of 76 pairs of turned webcam
 #: photographs all had the turn that twice as many choose, for a quarter of the time.
-_VOTERS = 512
+TURN_VOTERS = 512
 
 
 def choose_turn(features0: LocalFeatures, features1: LocalFeatures, kinds: list[int], policy: Policy) -> int:
@@ -102,7 +102,7 @@ def _counts(*features: LocalFeatures) -> list[int]:
 
 def _strongest(features: LocalFeatures) -> Tensor:
     scores = features.keypoint_scores[0]
-    return scores.topk(min(_VOTERS, len(scores))).indices
+    return scores.topk(min(TURN_VOTERS, len(scores))).indices
 
 
 def _flat(descriptors: Float[Tensor, "N R D"]) -> Float[Tensor, "N RD"]:

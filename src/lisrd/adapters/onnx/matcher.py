@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from lisrd.adapters.onnx.describer import FEATURES, TURNED_FEATURES
 from lisrd.adapters.onnx.voters import best_turn, distinct_shares, mutual_neighbours, strongest
-from lisrd.match.agreement import agreement_logits
+from lisrd.match.agreement import VOTERS, agreement_logits
 from lisrd.match.selection import meta_factors, tile_weights
+from lisrd.match.turn import TURN_VOTERS
 from lisrd.types import Selection
 
 
@@ -52,17 +53,18 @@ class MatcherGraph(nn.Module):
         turned_meta_descriptors1: Float[Tensor, "1 3 R T T C"] | None = None,
     ) -> tuple[Int[Tensor, "S 2"], Float[Tensor, " S"], Float[Tensor, "S V"], Int[Tensor, ""]]:
         kinds0, kinds1 = (descriptors[0].transpose(0, 1) for descriptors in (descriptors0, descriptors1))
-        voters0, meta1 = strongest(keypoint_scores0[0], kinds0), meta_descriptors1[0]
+        scores0, scores1, meta1 = keypoint_scores0[0], keypoint_scores1[0], meta_descriptors1[0]
         turn = torch.zeros((), dtype=torch.long)
         if turned_descriptors1 is not None and turned_meta_descriptors1 is not None:
             in_turns = self._in_turns(kinds1, turned_descriptors1[0].permute(1, 2, 0, 3))
-            turn = best_turn(voters0[self.turnable], strongest(keypoint_scores1[0], in_turns))
+            upright0 = strongest(scores0, kinds0[self.turnable], TURN_VOTERS)
+            turn = best_turn(upright0, strongest(scores1, in_turns, TURN_VOTERS))
             kinds1 = self._at_turn(kinds1, in_turns, turn)
             meta1 = self._at_turn(meta1, self._in_turns(meta1, turned_meta_descriptors1[0]), turn)
 
         bias = self.bias
         if self.selection.agreement_power:
-            voters1 = strongest(keypoint_scores1[0], kinds1)
+            voters0, voters1 = strongest(scores0, kinds0, VOTERS), strongest(scores1, kinds1, VOTERS)
             shares = distinct_shares(voters0, voters1, self.selection.agreement_ratio)
             bias = bias + agreement_logits(shares, self.selection.agreement_power)
         tiles_per_side, sampling = meta_descriptors0.shape[2], self.selection.tile_sampling

@@ -12,13 +12,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lisrd.match.agreement import VOTERS
 
-
-def strongest(scores: Float[Tensor, " N"], descriptors: Float[Tensor, "*kinds N D"]) -> Tensor:
-    """The descriptors (*kinds, K, D) of the `VOTERS` keypoints of the highest scores, of all where there are fewer."""
+def strongest(scores: Float[Tensor, " N"], descriptors: Float[Tensor, "*kinds N D"], most: int) -> Tensor:
+    """The descriptors (*kinds, K, D) of the `most` keypoints of the highest scores, of all where there are fewer."""
     # Counted by a tensor: of a size itself the exporter supposes that it is never 0.
-    count = cast(int, torch.scalar_tensor(scores.shape[0], dtype=torch.long).clamp(1, VOTERS).item())
+    count = cast(int, torch.scalar_tensor(scores.shape[0], dtype=torch.long).clamp(1, most).item())
     torch._check(count <= scores.shape[0] + 1)
     with_nobody = F.pad(scores, (0, 1), value=-torch.inf)
     return F.pad(descriptors, (0, 0, 0, 1)).index_select(-2, with_nobody.topk(count).indices)
