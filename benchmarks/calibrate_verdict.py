@@ -3,7 +3,7 @@
 The verdict judges what the geometry stage sees before it refines and guides. ROOT holds `hpatches_style` and
 `rotated_webcam`. True pairs are those of these sets whose homography came out right (verifiable: mean corner error
 below `RIGHT` pixels); false pairs take two images of different scenes. DIR keeps features and the evidence of each
-describer and its weights: a run that was stopped goes on, one with new weights measures these alone.
+describer: a run that was stopped goes on. With new weights delete `DIR/features/sift/NAME`.
 """
 
 from __future__ import annotations
