@@ -19,6 +19,7 @@ from lisrd.detect import Detector
 from lisrd.detect.sift import from_cv2, to_cv2
 from lisrd.errors import InputError
 from lisrd.image import as_image
+from lisrd.match.selection import distance_of
 from lisrd.types import Keypoints, LocalFeatures, Matches
 
 __all__ = ["Feature2D", "features_to_cv2", "from_cv2", "matches_from_cv2", "matches_to_cv2", "to_cv2"]
@@ -44,7 +45,7 @@ def features_to_cv2(
 
 def matches_to_cv2(matches: Matches) -> list[cv2.DMatch]:
     """Matches as query (image 0) and train (image 1) indices with the L2 distance of unit vectors."""
-    distances = (2 - 2 * matches.scores).clamp_min(0).sqrt().tolist()
+    distances = distance_of(matches.scores).tolist()
     return [cv2.DMatch(i, j, d) for (i, j), d in zip(matches.matches.tolist(), distances, strict=True)]
 
 

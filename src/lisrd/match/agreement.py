@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lisrd.match.selection import distance_of
 from lisrd.types import LocalFeatures
 
 #: Enough keypoints to compare invariances; the strongest ones are the most repeatable.
@@ -65,16 +66,11 @@ def distinct_shares(
     hidden = torch.where(is_mutual, -math.inf, best1).unsqueeze(-1)
     others = similarity.scatter(-1, index1.unsqueeze(-1), hidden)
     second = torch.maximum(others.amax(-1), others.amax(-2).gather(-1, index1))
-    is_distinct = is_mutual & (_distance(best1) < ratio * _distance(second))
+    is_distinct = is_mutual & (distance_of(best1) < ratio * distance_of(second))
     chosen = torch.zeros_like(present1, dtype=torch.int).scatter_add_(-1, index1, is_distinct.int())
     count = present0.sum(-1) + present1.sum(-1)
     shared = ((chosen > 0) & present1).sum(-1)  # equal rows that chose one column are one
     return 2 * shared / count.clamp_min(1).to(similarity.dtype)
-
-
-def _distance(similarity: Tensor) -> Tensor:
-    """Between unit vectors."""
-    return (2 - 2 * similarity).clamp_min(0).sqrt()
 
 
 def _of_voters(features: LocalFeatures, kinds: list[int]) -> Float[Tensor, "N V D"]:

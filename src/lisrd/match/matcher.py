@@ -13,6 +13,7 @@ from lisrd.errors import InputError
 from lisrd.match.nearest import mutual
 from lisrd.match.policy import Policy
 from lisrd.match.scorer import PairScorer
+from lisrd.match.selection import distance_of
 from lisrd.match.turn import choose_turn, read_turned
 from lisrd.types import LocalFeatures, Matches
 
@@ -79,7 +80,7 @@ def _filtered(
     keep = torch.ones(len(pairs), dtype=torch.bool, device=pairs.device)
     if policy.ratio is not None:
         for best in (best1[pairs[:, 0]], best0[pairs[:, 1]]):
-            distance = (2 - 2 * best).clamp_min(0).sqrt()
+            distance = distance_of(best)
             keep &= distance[:, 0] < policy.ratio * distance[:, 1]
     if policy.min_similarity is not None:
         keep &= best1[pairs[:, 0], 0] >= policy.min_similarity

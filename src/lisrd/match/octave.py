@@ -15,12 +15,11 @@ from dataclasses import replace
 import torch
 
 from lisrd.errors import InputError
+from lisrd.match.agreement import VOTERS
 from lisrd.match.matcher import match
 from lisrd.match.policy import Policy
 from lisrd.types import LocalFeatures, Matches
 
-#: Enough keypoints to compare octaves; the strongest ones are the most repeatable.
-VOTERS = 1024
 #: Distances to the nearest and the second nearest neighbour, both ways, of a match that counts.
 DISTINCT = 0.8
 

@@ -76,6 +76,11 @@ def descriptor_similarity(
     return descriptors0.transpose(-3, -2) @ descriptors1.transpose(-3, -2).transpose(-1, -2)
 
 
+def distance_of(similarity: Tensor) -> Tensor:
+    """The Euclidean distance of unit vectors with this dot product."""
+    return (2 - 2 * similarity).clamp_min(0).sqrt()
+
+
 def weighted_similarity(
     similarity: Float[Tensor, "*batch V N0 N1"], weights: Float[Tensor, "*batch V N0 N1"]
 ) -> Float[Tensor, "*batch N0 N1"]:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lisrd.match.selection import distance_of
+
 
 def strongest(scores: Float[Tensor, " N"], descriptors: Float[Tensor, "*kinds N D"], most: int) -> Tensor:
     """The descriptors (*kinds, K, D) of the `most` keypoints of the highest scores, of all where there are fewer."""
@@ -42,7 +44,7 @@ def distinct_shares(
     hidden = torch.where(is_mutual.unsqueeze(2), -torch.inf, best)
     others = similarity.scatter(2, index1.unsqueeze(2), hidden)
     second = torch.maximum(others.amax(2), others.amax(1).gather(1, index1))
-    distance, to_second = ((2 - 2 * s).clamp_min(0).sqrt() for s in (best.squeeze(2), second))
+    distance, to_second = (distance_of(s) for s in (best.squeeze(2), second))
     is_distinct = is_mutual & (distance < ratio * to_second)
     return 2 * is_distinct.sum(1) / (voters0.shape[1] + voters1.shape[1])
 
