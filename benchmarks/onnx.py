@@ -14,15 +14,13 @@ from benchmarks.timing import Comparison
 from lisrd.adapters.onnx.describer import DescriberGraph
 from lisrd.adapters.onnx.matcher import MatcherGraph
 from lisrd.adapters.onnx.program import export_graph
+from lisrd.describe.network import PyramidNetwork
 from lisrd.match import match
 
 
 def comparisons(width: int, height: int, count: int, matched: int) -> Iterator[Comparison]:
     """One row for the describer, one for the matcher of `matched` x `matched` keypoints."""
-    torch_describer, graph = (
-        pyramid_describer("float32"),
-        DescriberGraph(pyramid_describer("float32").network),
-    )
+    torch_describer, graph = pyramid_describer("float32"), DescriberGraph(PyramidNetwork())
     images, keypoints = image(width, height), given_keypoints(count, width, height)
     example = image(100, 76), given_keypoints(9, 100, 76).xy
     yield Comparison(

@@ -15,9 +15,8 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(f"lisrd {version('lisrd')}")
         return
-    listens = (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )  # a shell's background job ignores it
+    # A shell's background job does not listen.
+    listens = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if listens:
         signal.signal(signal.SIGINT, _leave)
     from lisrd.cli import main as run
@@ -29,6 +28,9 @@ def main() -> None:
         run()
     except KeyboardInterrupt:  # a second one, while the first was answered
         _leave()
+    finally:
+        if listens:  # all is said; what Python still clears away may end at once
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _in_thread(raised: threading.ExceptHookArgs) -> None:

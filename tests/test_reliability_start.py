@@ -36,17 +36,20 @@ def _start(code: str, *arguments: str) -> subprocess.Popen[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("started_by", _STARTED_BY)
 def test_ctrl_c_while_a_command_starts_is_quiet(started_by: str) -> None:
+    """On a fast machine it may come when the command is done: while Python clears away, the system ends it."""
+    done = (0, ""), (-signal.SIGINT, "")
     moments = random.Random(0)
     for _ in range(_MOMENTS):
         process = _start(_STARTED_BY[started_by], "info")
         assert process.stdout
         process.stdout.readline()
         try:
-            _, said = process.communicate(timeout=moments.uniform(0, 2))
+            answer, said = process.communicate(timeout=moments.uniform(0, 2))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=60)
-        assert (process.returncode, said) in ((130, "stopped\n"), (0, ""))
+            answer, said = process.communicate(timeout=60)
+        outcome = process.returncode, said
+        assert outcome == (130, "stopped\n") or (answer and outcome in done)
 
 
 def test_a_command_in_the_background_goes_on() -> None:

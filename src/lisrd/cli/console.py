@@ -33,19 +33,20 @@ def _plain(value: Any) -> Any:
 def run(app: typer.Typer) -> None:
     """Run the application; mistakes of the user are one line and exit code 2, never a traceback."""
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False)  # typer answers Ctrl-C by its exit code
     except (InputError, MissingExtraError) as error:
         code = _complain(str(error))
     except TyperException as error:
         code = _complain(f"{getattr(error, 'format_message', error.__str__)()} (see --help)")
     except (KeyboardInterrupt, typer.Abort):
-        words.print("stopped")
         code = INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         code = DONE
     except OSError as error:  # a full disk, a file that vanished: the system's words are the reason
         code = _complain(str(error))
+    if code == INTERRUPTED:
+        words.print("stopped")
     sys.exit(code or DONE)
 
 
