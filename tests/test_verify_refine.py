@@ -165,3 +165,15 @@ def test_affine_of_a_similarity_from_all_three_sources() -> None:
     np.testing.assert_allclose(affine_of_frames(*frames), np.tile(A, (30, 1, 1)), atol=1e-12)
     near = affine_of_neighbours(points0, points1)[right]
     np.testing.assert_allclose(np.median(near, axis=0), A, atol=1e-6)
+
+
+def test_a_match_is_refined_alike_alone_and_among_others(pair: KnownPair) -> None:
+    """Rows leave the search when they are settled or lost; the others must keep theirs."""
+    off = pair.off()
+    off[::7] += 40.0  # lost
+    together = refine(pair.image0, pair.image1, pair.points0, off, model_H=pair.H)
+    some = np.arange(len(off)) % 5 == 1
+    alone = refine(pair.image0, pair.image1, pair.points0[some], off[some], model_H=pair.H)
+    assert not together.refined[::7].all()
+    assert np.array_equal(alone.refined, together.refined[some])
+    np.testing.assert_allclose(alone.points1, together.points1[some], atol=1e-4)

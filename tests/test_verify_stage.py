@@ -225,6 +225,19 @@ def test_matching_again_is_matching_where_everything_is_allowed(described: Descr
     assert sorted(again.matches.tolist()) == sorted(matches.matches.tolist())
 
 
+def test_what_the_pair_said_is_not_asked_again(pair: KnownPair) -> None:
+    from lisrd.verify import Geometry, guided_matches
+
+    found = LISRD.from_pretrained("pyramid").match_images(pair.image0, pair.image1, max_keypoints=200)
+    anywhere = Geometry(np.eye(3), np.ones(4, dtype=bool), "homography", "usac")
+    asked, remembered, other = (
+        guided_matches(found.features0, found.features1, anywhere, radius=50.0, evidence=evidence)
+        for evidence in (None, found.matches.evidence, torch.tensor([0.0, 0.0, 0.0, 50.0]))
+    )
+    assert torch.equal(asked.invariance_weights, remembered.invariance_weights)
+    assert (other.invariance_weights[:, 3] > 0.99).all()  # it is what decides
+
+
 @pytest.mark.slow
 def test_real_photographs(shared: Path) -> None:
     """Matches of real pairs end closer to the truth than they began, and are more."""

@@ -132,6 +132,7 @@ class Matches(_Record):
     invariances: tuple[str, ...]
     turn: int = 0  # quarter turns by which image 1 was read, see `torch.rot90`
     octaves: tuple[int, int] = (0, 0)  # each image was read at 1 / 2^octave of its size
+    evidence: Float[Tensor, " V"] | None = None  # for each invariance by the pair as a whole, as logits
 
     def __len__(self) -> int:
         return self.matches.shape[0]
@@ -183,6 +184,8 @@ _PER_KEYPOINT = frozenset(
 
 def _unpadded(record: Any, index: int) -> Any:
     mask = record.mask[index]
+    if mask.all():  # nothing to remove, and descriptors are large
+        mask = slice(None)
     chosen = {}
     for f in fields(record):
         value = getattr(record, f.name)

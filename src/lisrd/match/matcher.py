@@ -45,7 +45,9 @@ def match(features0: LocalFeatures, features1: LocalFeatures, policy: Policy = P
         raise InputError("features hold NaN or infinite descriptors; describe the images again")
     full_weights = weights.new_zeros(len(pairs), len(features0.invariances))
     full_weights[:, kinds] = weights
-    return Matches(pairs, scores, full_weights, scorer.counts, features0.invariances, turn)
+    return Matches(
+        pairs, scores, full_weights, scorer.counts, features0.invariances, turn, evidence=scorer.evidence
+    )
 
 
 def match_batch(

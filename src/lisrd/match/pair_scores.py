@@ -22,14 +22,17 @@ def score_pairs(
     pairs: Int[Tensor, "P 2"],
     policy: Policy = Policy(),
     turn: int = 0,
+    evidence: Float[Tensor, " V"] | None = None,
 ) -> tuple[Float[Tensor, " P"], Float[Tensor, "P V"]]:
     """The similarity of each pair of keypoints as `lisrd.match` weighs it, and its invariances' weights.
 
-    Features of one image each; `pairs` count as `Matches.matches` do, and `turn` is that of the matches.
+    Features of one image each; `pairs` count as `Matches.matches` do; `turn` and `evidence` are those of the
+    matches, and without the latter the pair is asked again.
     Raises InputError for an invariance in `policy` that the features do not have.
     """
     kinds = policy.kinds(features0.invariances)
-    scorer = PairScorer.of(features0.select(0), read_turned(features1.select(0), turn), kinds, policy)
+    turned = read_turned(features1.select(0), turn)
+    scorer = PairScorer.of(features0.select(0), turned, kinds, policy, evidence)
     blocks = [scorer.at(block) for block in pairs.split(_BLOCK)]
     scores, of_kinds = (torch.cat(parts) for parts in zip(*blocks, strict=True))
     weights = of_kinds.new_zeros(len(pairs), len(features0.invariances))

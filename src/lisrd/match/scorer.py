@@ -43,20 +43,29 @@ class PairScorer:
     bias: Float[Tensor, "V 1 1"]
     selection: str
     sharp: bool  # exponents differ by more than float32 holds
+    evidence: Float[Tensor, " V"]  # of all invariances, as logits; in `bias`
     buffers: list[Float[Tensor, " numbers"]]
 
     @classmethod
     def of(
-        cls, features0: LocalFeatures, features1: LocalFeatures, kinds: list[int], policy: Policy
+        cls,
+        features0: LocalFeatures,
+        features1: LocalFeatures,
+        kinds: list[int],
+        policy: Policy,
+        evidence: Float[Tensor, " V"] | None = None,
     ) -> PairScorer:
+        """`evidence` is that of an earlier scorer of the pair, whose keypoints need not be compared again."""
         selection = features0.selection
+        if evidence is None:
+            evidence = pair_evidence(features0, features1, kinds, policy)
         dtype = _DTYPES[policy.precision]
         d0, d1 = (_of_kinds(f, kinds).to(dtype) for f in (features0, features1))
         thin0, thin1 = _thin(features0, features1, kinds)
         sharpness = 1 / (math.log(2) * (policy.temperature or selection.temperature))
         bias = [
-            evidence / math.log(2) + math.log2(policy.prior.get(selection.invariances[v], 1.0))
-            for v, evidence in zip(kinds, _evidence(features0, features1, kinds, policy), strict=True)
+            evidence[v].item() / math.log(2) + math.log2(policy.prior.get(selection.invariances[v], 1.0))
+            for v in kinds
         ]
         # Softmax forgets a common offset; under this one no exponent exceeds _TOP.
         top, bottom = max(bias) + sharpness, min(bias) - sharpness
@@ -68,6 +77,7 @@ class PairScorer:
             thin0.new_tensor(bias).view(-1, 1, 1) + (_TOP - top),
             policy.selection,
             top - bottom > _TOP - _BOTTOM,
+            evidence,
             [thin0.new_empty(0), thin0.new_empty(0)],
         )
 
@@ -152,15 +162,20 @@ def _of_kinds(features: LocalFeatures, kinds: list[int]) -> Float[Tensor, "V N D
     return by_kind if len(kinds) == len(by_kind) else by_kind[kinds]
 
 
-def _evidence(
+def pair_evidence(
     features0: LocalFeatures, features1: LocalFeatures, kinds: list[int], policy: Policy
-) -> list[float]:
-    """What speaks for each invariance anywhere in the pair: its learned bias, and how well it explains the pair."""
+) -> Float[Tensor, " V"]:
+    """What speaks for each invariance anywhere in the pair: its learned bias, and how well it explains the pair.
+
+    Of the invariances `kinds`; 0 for the others.
+    """
     selection = features0.selection
-    bias = [selection.bias[v] if selection.bias else 0.0 for v in kinds]
-    if not selection.agreement_power or len(kinds) == 1 or policy.selection == "mean":
-        return bias
-    return [b + a for b, a in zip(bias, agreement(features0, features1, kinds).tolist(), strict=True)]
+    evidence = torch.zeros(len(selection.invariances))
+    if selection.bias:
+        evidence[kinds] = torch.tensor(selection.bias)[kinds]
+    if selection.agreement_power and len(kinds) > 1 and policy.selection != "mean":
+        evidence[kinds] += agreement(features0, features1, kinds).cpu()
+    return evidence
 
 
 def _thin(

@@ -33,18 +33,19 @@ def guided_matches(
     turn: int = 0,
     radius: float = 4.0,
     min_similarity: float = 0.0,
+    evidence: Float[Tensor, " V"] | None = None,
 ) -> Matches:
     """Mutual nearest neighbours among the pairs that `geometry` allows, selected as `lisrd.match` does.
 
-    Features of one image each, `turn` that of the matches which `geometry` comes from. A pair is allowed within
-    `radius` pixels of the homography's place, or of the epipolar line of a fundamental matrix. Raises InputError
-    for a geometry without a model and for models of other kinds.
+    Features of one image each; `turn` and `evidence` are those of the matches which `geometry` comes from. A pair is
+    allowed within `radius` pixels of the homography's place, or of the epipolar line of a fundamental matrix. Raises
+    InputError for a geometry without a model and for models of other kinds.
     """
     features0, features1 = features0.select(0), features1.select(0)
     pairs = allowed_pairs(features0.keypoints[0], features1.keypoints[0], geometry, radius)
-    scores, weights = score_pairs(features0, features1, pairs, policy, turn)
+    scores, weights = score_pairs(features0, features1, pairs, policy, turn, evidence)
     counts = (features0.keypoints.shape[1], features1.keypoints.shape[1])
-    matches = Matches(pairs, scores, weights, counts, features0.invariances, turn)
+    matches = Matches(pairs, scores, weights, counts, features0.invariances, turn, evidence=evidence)
     return _mutual_best(matches, min_similarity)
 
 
@@ -114,7 +115,8 @@ def _allowed(
     if geometry.kind == "homography":
         places = project(points0, geometry.model)  # beyond the horizon they are not numbers, and near nothing
         # An axis at a time in single precision: all pairs of keypoints are many.
-        x, y = (np.subtract.outer(*axis).astype(np.float32) for axis in zip(places.T, points1.T, strict=True))
+        axes = zip(places.T.astype(np.float32), points1.T.astype(np.float32), strict=True)
+        x, y = (np.subtract.outer(*axis) for axis in axes)
         return x * x + y * y <= radius**2
     if geometry.kind == "fundamental":
         lines = points0 @ geometry.model[:, :2].T + geometry.model[:, 2]

@@ -11,14 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from lisrd.verify.patches import square_grid
 
 #: A step of at most this many grid units at a time, and of this much change of shape.
 _LONGEST_STEP = np.array([1.0, 0.1])
-#: Steps below this many grid units end the search.
-_STILL = 0.05
+#: A last step below this many grid units is the end of the search; below a fraction of it no further one is taken.
+_STILL, _SETTLED = 0.05, 0.01
+
+#: Patches of image 1 of the chosen rows (R of S), under warps of theirs.
+Reader = Callable[[Int[np.ndarray, " R"], Float[np.ndarray, "R 2 3"]], Float[np.ndarray, "R K"]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,14 +36,15 @@ class Alignment:
 
 def align(
     templates: Float[np.ndarray, "S K"],
-    read: Callable[[Float[np.ndarray, "S 2 3"]], Float[np.ndarray, "S K"]],
+    read: Reader,
     side: int,
     affine: bool = False,
     iterations: int = 6,
 ) -> Alignment:
-    """Warps by which `read(warps)`, the patches of image 1, fit `templates` best; K = side * side.
+    """Warps under which the patches of image 1 that `read` gives fit `templates` best; K = side * side.
 
-    The shift alone is searched, or with `affine` the six numbers of an affine warp.
+    The shift alone is searched, or with `affine` the six numbers of an affine warp. A row is read no more once its
+    steps are small.
     """
     weights = gaussian_window(side)
     template = normalised(templates, weights)
@@ -48,13 +52,18 @@ def align(
     inverse = _inverse_hessian(slopes, weights)
     warps = np.tile(np.eye(2, 3), (len(templates), 1, 1))
     last = np.zeros(len(templates))
+    rows = np.arange(len(templates))
     for _ in range(iterations):
-        error = normalised(read(warps), weights) - template
-        step = np.einsum("sab,skb,sk->sa", inverse, slopes, error * weights, optimize=True)
-        step = _shortened(step)
-        warps = _composed_with_inverse(warps, step)
-        last = np.linalg.norm(step[:, :2], axis=1)
-    current = normalised(read(warps), weights)
+        error = normalised(read(rows, warps[rows]), weights) - template[rows]
+        descent = ((error * weights)[:, None] @ slopes[rows])[:, 0]
+        step = _shortened((inverse[rows] @ descent[..., None])[..., 0])
+        warps[rows] = _composed_with_inverse(warps[rows], step)
+        last[rows] = np.linalg.norm(step[:, :2], axis=1)
+        rows = rows[last[rows] >= _SETTLED]
+        if not len(rows):
+            break
+    everyone = np.arange(len(templates))
+    current = normalised(read(everyone, warps), weights)
     noise = ((current - template) ** 2) @ weights
     return Alignment(
         warps, (template * current) @ weights, inverse[:, :2, :2] * noise[:, None, None], last < _STILL

@@ -8,17 +8,24 @@ by the estimated model; without one, by the keypoints' frames; without those, by
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from lisrd.errors import InputError
 from lisrd.types import ImageLike
 from lisrd.verify.local_affine import Frames, affine_of_frames, affine_of_homography, affine_of_neighbours
-from lisrd.verify.lucas_kanade import Alignment, align
-from lisrd.verify.patches import PreparedImage, sample_patches, sample_places, spacing_levels, square_grid
+from lisrd.verify.lucas_kanade import align
+from lisrd.verify.patches import (
+    PreparedImage,
+    sample_offsets,
+    sample_patches,
+    sample_places,
+    spacing_levels,
+    square_grid,
+)
 from lisrd.verify.robust import Points, as_matrix
 
 Mode = Literal["off", "on", "auto"]
@@ -122,24 +129,34 @@ def _run(
     affine: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """New places, their deviation, correlation of the patches, and whether the search ended close by."""
-    points1, fits = start1, np.ones(len(start1), dtype=bool)
+    points1, sigma, correlation = start1.copy(), np.zeros(len(start1)), np.zeros(len(start1))
+    rows = np.arange(len(start1))  # those that still fit; the others are not looked at again
     for stage in stages:
-        frame0 = _frame(affine, stage.spacing)
-        frame1 = affine @ frame0
-        grid = square_grid(stage.side)
-        found = _align(stage, image0, image1, points0, points1, frame0, frame1, grid)
-        shift = (frame1 @ found.warps[:, :, 2:])[..., 0]
-        fits &= found.converged & _usable(found.warps[:, :, :2])
-        points1 = np.where(fits[:, None], points1 + shift, points1)
+        found = _align(stage, image0, image1, points0[rows], points1[rows], affine[rows])
+        rows, found = rows[found.fits], found.keep(found.fits)
+        points1[rows], sigma[rows], correlation[rows] = found.points1, found.sigma, found.correlation
+        if not len(rows):
+            break
         if stage.affine:
-            affine = np.where(fits[:, None, None], affine @ found.warps[:, :, :2], affine)
-    near = np.linalg.norm(points1 - start1, axis=1) <= FARTHEST
-    inside = image0.contains(sample_places(points0, frame0, grid)) & image1.contains(
-        sample_places(points1, frame1, grid)
-    )
-    covariance = frame1 @ found.covariance @ frame1.transpose(0, 2, 1) * SAMPLES_PER_FACT / stage.side**2
-    sigma = np.sqrt(np.maximum(np.trace(covariance, axis1=1, axis2=2) / 2, 0))
-    return points1, sigma, found.correlation, fits & near & inside
+            affine[rows] = found.affine
+    fits = np.zeros(len(start1), dtype=bool)
+    fits[rows] = found.inside & (np.linalg.norm(points1[rows] - start1[rows], axis=1) <= FARTHEST)
+    return points1, sigma, correlation, fits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Placed:
+    """What one stage found of each match."""
+
+    points1: Float[np.ndarray, "S 2"]
+    sigma: Float[np.ndarray, " S"]  # standard deviation per axis
+    correlation: Float[np.ndarray, " S"]
+    affine: Float[np.ndarray, "S 2 2"]
+    inside: Bool[np.ndarray, " S"]  # both patches lie within their images
+    fits: Bool[np.ndarray, " S"]  # the search ended, at a map that can be
+
+    def keep(self, chosen: Bool[np.ndarray, " S"]) -> _Placed:
+        return _Placed(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
 
 def _align(
@@ -148,18 +165,32 @@ def _align(
     image1: PreparedImage,
     points0: np.ndarray,
     points1: np.ndarray,
-    frame0: np.ndarray,
-    frame1: np.ndarray,
-    grid: np.ndarray,
-) -> Alignment:
+    affine: np.ndarray,
+) -> _Placed:
+    grid = square_grid(stage.side)
+    frame0 = _frame(affine, stage.spacing)
+    frame1 = affine @ frame0
     level1 = spacing_levels(frame1)
+    offsets1 = sample_offsets(frame1, grid)
 
-    def read(warps: Float[np.ndarray, "S 2 3"]) -> Float[np.ndarray, "S K"]:
-        centres = points1 + (frame1 @ warps[:, :, 2:])[..., 0]
-        return sample_patches(image1, sample_places(centres, frame1 @ warps[:, :, :2], grid), level1)
+    def places(rows: Int[np.ndarray, " R"], warps: Float[np.ndarray, "R 2 3"]) -> Float[np.ndarray, "R K 2"]:
+        centres = points1[rows] + (frame1[rows] @ warps[:, :, 2:])[..., 0]
+        warped = sample_offsets(frame1[rows] @ warps[:, :, :2], grid) if stage.affine else offsets1[rows]
+        return sample_places(centres, warped)
 
-    templates = sample_patches(image0, sample_places(points0, frame0, grid), spacing_levels(frame0))
-    return align(templates, read, stage.side, stage.affine, stage.iterations)
+    def read(rows: Int[np.ndarray, " R"], warps: Float[np.ndarray, "R 2 3"]) -> Float[np.ndarray, "R K"]:
+        return sample_patches(image1, places(rows, warps), level1[rows])
+
+    places0 = sample_places(points0, sample_offsets(frame0, grid))
+    templates = sample_patches(image0, places0, spacing_levels(frame0))
+    found = align(templates, read, stage.side, stage.affine, stage.iterations)
+    moved = points1 + (frame1 @ found.warps[:, :, 2:])[..., 0]
+    inside = image0.contains(places0) & image1.contains(sample_places(moved, offsets1))
+    covariance = frame1 @ found.covariance @ frame1.transpose(0, 2, 1) * SAMPLES_PER_FACT / stage.side**2
+    sigma = np.sqrt(np.maximum(np.trace(covariance, axis1=1, axis2=2) / 2, 0))
+    shape = found.warps[:, :, :2]
+    fits = found.converged & _usable(shape)
+    return _Placed(moved, sigma, found.correlation, affine @ shape, inside, fits)
 
 
 def _frame(affine: np.ndarray, spacing: float) -> Float[np.ndarray, "S 2 2"]:

@@ -146,8 +146,10 @@ class _Stage:
     def _guided(self, found: _Found) -> _Found:
         """The matches under the model, and of the others those whose keypoints these leave free."""
         features0, features1 = self.features
-        turn = found.matches.turn
-        under_model = guided_matches(features0, features1, found.geometry, self.policy, turn)
+        turn, evidence = found.matches.turn, found.matches.evidence
+        under_model = guided_matches(
+            features0, features1, found.geometry, self.policy, turn, evidence=evidence
+        )
         new = keep(under_model, ~contained(under_model, found.matches))
         matches = joined(found.matches, new)
         trusted = contained(matches, under_model)
