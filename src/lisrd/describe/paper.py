@@ -36,6 +36,10 @@ class PaperConfig:
     tiles_per_side: int = 3
     learn_selection: bool = False  # of the temperature and bias; published weights have temperature 1
     compat: Literal["none", "reference"] = "none"
+    agreement_power: float = (
+        0.0  # of the pair's agreement in the selection, see `lisrd.match.agreement`; published: none
+    )
+    agreement_ratio: float = 0.95  # of distances, what counts as a distinct match there
 
     def __post_init__(self) -> None:
         if self.compat not in ("none", "reference"):
@@ -118,7 +122,13 @@ class PaperNetwork(nn.Module):
     @property
     def selection(self) -> Selection:
         selection = self.meta.selection(tuple(i.name for i in self.invariances))
-        return replace(selection, tile_sampling=self.tile_sampling)
+        config = self.config
+        return replace(
+            selection,
+            tile_sampling=self.tile_sampling,
+            agreement_power=config.agreement_power,
+            agreement_ratio=config.agreement_ratio,
+        )
 
     def fold(self, dtype: torch.dtype, fused: bool = False) -> PaperNetwork:
         """Prepare for inference; `dtype` is left to autocast, and there is nothing to fuse."""

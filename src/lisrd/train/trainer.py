@@ -30,12 +30,16 @@ from lisrd.train.launch import launch_fabric
 from lisrd.train.learner import Learner
 from lisrd.train.objective import TripletObjective
 from lisrd.train.start import start_from
+from lisrd.train.statistics import has_statistics, measure_statistics
 from lisrd.train.teacher import Teacher
 from lisrd.train.validation import validate
 from lisrd.whole_file import writing
 
 #: Batches of validation are drawn from a seed of their own, the same in every run.
 VALIDATION_SEED = 20_200_824
+
+#: Batches on which BatchNorm's statistics of the averaged weights are measured: sixty gave the same scores.
+MEASURED_BATCHES = 8
 
 #: Scores of the network in training by kind of pair, from pairs that the trainer knows nothing of.
 RealScores = Callable[[Any], dict[str, dict[str, float]]]
@@ -152,7 +156,7 @@ class Trainer:
         """
         with self._claimed():
             self._train()
-        return self.learner.averaged_network()
+            return self.averaged_network()
 
     def _claimed(self) -> AbstractContextManager[Any]:
         """The directory, as the only run that writes there; of several processes the main one does."""
@@ -230,14 +234,34 @@ class Trainer:
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Scores of the averaged network, appended to `validation.jsonl`."""
+        network = self.averaged_network()
         if not self.journal:
             return {}
         batches = self.validation_batches(self.config.run.validation_triplets)
-        network = self.learner.averaged_network()
         scores = validate(network, batches) | (self.real_pairs(network) if self.real_pairs else {})
         self.last_validation = scores
         self.journal.validation(self.progress.step, self.progress.seconds, scores, batches[0])
         return scores
+
+    def averaged_network(self) -> Any:
+        """A copy of the network with averaged weights, and with the statistics of its own that go with them.
+
+        All processes take part.
+        """
+        averaged = self.learner.averaged_network()
+        if self.learner.config.parts == "all" and has_statistics(averaged):
+            with self.fabric.autocast():
+                measure_statistics(averaged, self._images_to_measure())
+        return averaged
+
+    def _images_to_measure(self) -> Iterator[Tensor]:
+        """Images as the network sees them in training, the same whenever it is asked."""
+        fabric = self.fabric
+        rank, processes = fabric.global_rank, fabric.world_size
+        size, count = self.config.run.batch_size, MEASURED_BATCHES
+        loader = triplet_loader(self.dataset, size, num_steps=count, rank=rank, world_size=processes)
+        for number, batch in enumerate(loader):
+            yield self._triplets(batch, VALIDATION_SEED, number * processes + rank).images.flatten(0, 1)
 
     def validation_batches(self, count: int) -> list[Triplets]:
         """At least `count` triplets of the photographs kept for validation, the same in every run."""
