@@ -21,7 +21,14 @@ from torch import Tensor
 from lisrd import LISRD
 from lisrd.coordinates import sample_map, turn_points
 from lisrd.describe import build_describer
-from lisrd.describe.octaves import describe_octave, octaves_that_fit, split_octave, with_smaller_octaves
+from lisrd.describe.octaves import (
+    HALVED,
+    OctaveDescriber,
+    describe_octave,
+    octaves_that_fit,
+    split_octaves,
+    with_smaller_octaves,
+)
 from lisrd.errors import InputError
 from lisrd.evaluate import evaluate
 from lisrd.evaluate.identity import describer_digest
@@ -107,12 +114,27 @@ def test_octaves_end_where_a_network_cannot_follow() -> None:
     assert len(with_smaller_octaves(Colours(), ramp(64, 64), full)) == 2
 
 
+def test_two_sizes_side_by_side() -> None:
+    keypoints = Keypoints.from_xy(torch.tensor([[20.0, 30.0], [40.25, 12.5]]))
+    image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    full, half = (describe_octave(build_describer("pyramid"), image, keypoints, k) for k in (0, 1))
+    both = OctaveDescriber(build_describer("pyramid"), (0, 1)).describe(image, keypoints)
+    assert both.descriptors.shape == (1, 2, 4, 256)
+    for name in ("descriptors", "turned_descriptors"):
+        parts = torch.cat([getattr(full, name), HALVED * getattr(half, name)], dim=-1)
+        torch.testing.assert_close(getattr(both, name), F.normalize(parts, dim=-1))
+    assert torch.equal(both.meta_descriptors, full.meta_descriptors)
+    assert torch.equal(both.keypoints[0], keypoints.xy[0])
+
+
 def test_names_of_octaves() -> None:
-    assert split_octave("pyramid@4") == ("pyramid", 2)
-    assert split_octave("pyramid") == ("pyramid", 0)
-    assert split_octave("net@3.safetensors") == ("net@3.safetensors", 0)
-    assert build_describer("root-sift@2").name == "root-sift@2"
-    assert len({describer_digest(name) for name in ("root-sift", "root-sift@2", "root-sift@4")}) == 3
+    assert split_octaves("pyramid@4") == ("pyramid", (2,))
+    assert split_octaves("pyramid@1+2") == ("pyramid", (0, 1))
+    assert split_octaves("pyramid") == ("pyramid", (0,))
+    assert split_octaves("net@3.safetensors") == ("net@3.safetensors", (0,))
+    names = ("root-sift", "root-sift@2", "root-sift@4", "root-sift@1+2")
+    assert [build_describer(name).name for name in names] == list(names)
+    assert len({describer_digest(name) for name in names}) == 4
     assert parse_method("a:octaves").bases == ["a", "a@2", "a@4"]
     with pytest.raises(InputError, match="ask for one of the two"):
         parse_method("a:octaves:four-rotations")

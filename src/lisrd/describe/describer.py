@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lisrd.describe.field import check_size, read_field
-from lisrd.describe.octaves import OctaveDescriber, split_octave
+from lisrd.describe.octaves import OctaveDescriber, split_octaves
 from lisrd.describe.precision import choose_precision
 from lisrd.describe.protocol import Describer
 from lisrd.errors import InputError
@@ -78,14 +78,15 @@ def build_describer(
     """The describer of this name, of a weights file (`*.safetensors`), or of a peer (`hardnet=PATH`, `disk=PATH`, ...).
 
     `lisrd-aliked=PATH_N16,PATH_N16ROT` takes the weights of both its members. With `@2` or `@4` behind it any of them
-    sees images at half or at a quarter of their size, see `lisrd.describe.octaves`.
+    sees images at half or at a quarter of their size, with `@1+2` at full and at half size, see
+    `lisrd.describe.octaves`.
 
     Raises:
         InputError: unknown name, or weights that are missing or damaged.
     """
-    whole, octave = split_octave(name)
-    if octave:
-        return OctaveDescriber(build_describer(whole, device, precision), octave)
+    whole, octaves = split_octaves(name)
+    if octaves != (0,):
+        return OctaveDescriber(build_describer(whole, device, precision), octaves)
     kind, _, path = name.partition("=")
     if kind in ("root-sift", "upright-root-sift"):
         from lisrd.describe.sift import RootSift

@@ -20,6 +20,9 @@ from lisrd.describe.field import MIN_SIDE, pad_to_stride
 from lisrd.describe.protocol import Describer
 from lisrd.types import Keypoints, LocalFeatures
 
+#: What the descriptors of an octave weigh beside those of the next larger one.
+HALVED = 0.8
+
 #: Full size, half and a quarter: with what a describer bears by itself, scale changes up to about 5.
 OCTAVES = (0, 1, 2)
 
@@ -29,12 +32,16 @@ def octave_names(name: str) -> list[str]:
     return [f"{name}@{1 << octave}" if octave else name for octave in OCTAVES]
 
 
-def split_octave(name: str) -> tuple[str, int]:
-    """The describer and the octave that `octave_names` has put together; octave 0 for every other name."""
-    for octave, suffix in enumerate(octave_names("")):
-        if suffix and name.endswith(suffix):
-            return name.removesuffix(suffix), octave
-    return name, 0
+#: What is written behind a describer's name, and the octaves whose descriptors it then gives, side by side.
+_SUFFIXES = {"@2": (1,), "@4": (2,), "@1+2": (0, 1)}
+
+
+def split_octaves(name: str) -> tuple[str, tuple[int, ...]]:
+    """The describer, and the octaves that its name asks for: the full size alone where there is nothing behind it."""
+    for suffix, octaves in _SUFFIXES.items():
+        if name.endswith(suffix):
+            return name.removesuffix(suffix), octaves
+    return name, (0,)
 
 
 def octaves_that_fit(images: Float[Tensor, "B 3 H W"]) -> tuple[int, ...]:
@@ -85,12 +92,17 @@ def with_smaller_octaves(
 
 
 class OctaveDescriber:
-    """A describer that sees every image at 1 / 2^octave of its size; as a name, `pyramid@2` and `pyramid@4`."""
+    """A describer that sees every image at other sizes: `pyramid@2` and `pyramid@4`, or `pyramid@1+2`, at two.
 
-    def __init__(self, describer: Describer, octave: int) -> None:
-        self.name = octave_names(describer.name)[octave]
+    Of several octaves the descriptors stand side by side, those of smaller ones with less weight; meta descriptors are
+    those of the first.
+    """
+
+    def __init__(self, describer: Describer, octaves: tuple[int, ...]) -> None:
+        suffix = next(suffix for suffix, known in _SUFFIXES.items() if known == octaves)
+        self.name = f"{describer.name}{suffix}"
         self.describer = describer
-        self.octave = octave
+        self.octaves = octaves
 
     @property
     def config(self) -> dict[str, Any]:
@@ -100,7 +112,21 @@ class OctaveDescriber:
         self, images: Float[Tensor, "B 3 H W"], keypoints: Keypoints, keep_turns: bool = True
     ) -> LocalFeatures:
         """See `describe_octave`."""
-        return describe_octave(self.describer, images, keypoints, self.octave, keep_turns)
+        described = [describe_octave(self.describer, images, keypoints, o, keep_turns) for o in self.octaves]
+        return described[0] if len(described) == 1 else _side_by_side(described)
+
+
+def _side_by_side(described: list[LocalFeatures]) -> LocalFeatures:
+    """The features of the first, with descriptors of all; unit vectors again."""
+
+    def joined(name: str) -> Tensor | None:
+        parts = [getattr(features, name) for features in described]
+        if parts[0] is None:
+            return None
+        return F.normalize(torch.cat([HALVED**k * part for k, part in enumerate(parts)], dim=-1), dim=-1)
+
+    both: dict[str, Any] = {name: joined(name) for name in ("descriptors", "turned_descriptors")}
+    return replace(described[0], **both)
 
 
 def _reduced(

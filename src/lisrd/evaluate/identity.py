@@ -10,7 +10,7 @@ from pathlib import Path
 
 import lisrd
 from lisrd.describe.describer import DESCRIBERS, DESCRIBERS_WITH_PATH, build_describer
-from lisrd.describe.octaves import split_octave
+from lisrd.describe.octaves import split_octaves
 from lisrd.detect import DETECTORS, build_detector
 from lisrd.errors import InputError
 from lisrd.evaluate.cache import file_sha256, sha256
@@ -24,8 +24,8 @@ def describer_digest(name: str) -> str:
 
     Raises `InputError` for an unknown name and for weights that are not there.
     """
-    whole, octave = split_octave(name)
-    if octave:
+    whole, octaves = split_octaves(name)
+    if octaves != (0,):
         return sha256(name, describer_digest(whole))
     kind, _, paths = name.partition("=")
     if kind in DESCRIBERS_WITH_PATH and paths:

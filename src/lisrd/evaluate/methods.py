@@ -9,6 +9,7 @@ BASE is a describer of `lisrd.describe`. Parts change the matching: all names of
     pyramid:turn-off             variant descriptors are read upright only; combines: pyramid:mean:turn-off
     NAME:octaves                 images are described at half and a quarter of their size too; those that fit match
     NAME@2, NAME@4               images are described at half or at a quarter of their size alone
+    NAME@1+2                     at full and at half size, descriptors side by side
     NAME:four-rotations          image 1 is described in four turns, the one with the most inliers counts
     pyramid:parts                stands for all of the bank's parts at once
 """
