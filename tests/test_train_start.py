@@ -19,7 +19,7 @@ from lisrd.train.data.sources import SourceConfig
 from lisrd.train.objective import LossConfig, TripletObjective, Views
 from lisrd.train.schedule import learning_rate
 from lisrd.train.start import start_from
-from lisrd.train.teacher import Teacher
+from lisrd.train.teacher import Teacher, principal_components
 from lisrd.train.trainer import Trainer
 from lisrd.types import Keypoints
 from small_training import write_photographs
@@ -134,6 +134,41 @@ def test_a_teacher_with_several_descriptors_gives_each_kind_its_own() -> None:
     features = build_describer("pyramid").describe(anchor, Keypoints.from_xy(xy))
     expected = [features.invariances.index(kind) for kind in teacher.kinds]
     torch.testing.assert_close(teacher.describe(sample), features.descriptors[:, :, expected])
+
+
+def test_principal_components_by_hand() -> None:
+    """The second and the fourth value say nothing; what is left is as near to the first two as it can be."""
+    values = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [2.0, 0.01, 3.0, 0.01]
+    )
+    basis = principal_components(values, 2)
+    expected = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    torch.testing.assert_close(basis.abs(), expected, atol=0.02, rtol=0)
+    assert basis[0, 0] > 0
+    torch.testing.assert_close(principal_components(values, 4), torch.eye(4), atol=1e-4, rtol=0)
+
+
+def test_a_teacher_of_more_values_teaches_its_principal_components() -> None:
+    g = torch.Generator().manual_seed(0)
+    sample = {
+        "image0": torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8, generator=g),
+        "keypoints0": 16 + 40 * torch.rand((2, 200, 2), generator=g),
+        "keypoint_mask": torch.rand((2, 200), generator=g) > 0.2,
+        "scales": torch.ones(2, 200),
+        "oris": torch.zeros(2, 200),
+    }
+    kinds = ("rot_invar_illum_var", "rot_var_illum_invar")
+    teacher, single = (Teacher(name, kinds, 128, (64, 96)) for name in ("pyramid@1+2", "pyramid"))
+    with pytest.raises(InputError, match="has 256 values per descriptor and the network 128"):
+        teacher.describe(sample)
+    teacher.shorten([sample])
+    taught = teacher.describe(sample)
+    assert taught.shape == (2, 200, 2, 128)
+    torch.testing.assert_close(taught.norm(dim=-1), torch.ones(2, 200, 2))
+    alike = (taught * single.describe(sample)).sum(-1)[sample["keypoint_mask"]]
+    assert alike.median() > 0.6  # a network that gives those of full size begins near
+    single.shorten([sample])
+    assert single.components is None
 
 
 def test_a_kind_that_nobody_teaches_is_refused() -> None:

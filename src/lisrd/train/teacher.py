@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,15 +26,42 @@ class Teacher:
         self.kinds = tuple(kinds)
         self.size = size
         self.descriptor_dim = descriptor_dim
+        self.components: Float[Tensor, "K values D"] | None = None
+
+    @torch.no_grad()
+    def shorten(self, batches: Iterable[dict[str, Tensor]]) -> None:
+        """Where it has more values than the network, learn from `batches` which of them to teach.
+
+        The same batches give the same components: nothing of it needs to be saved.
+        """
+        described = []
+        for batch in batches:
+            described.append(self._described(batch)[batch["keypoint_mask"]])
+            if described[0].shape[-1] <= self.descriptor_dim:
+                return
+        kinds = torch.cat(described).unbind(1)
+        self.components = torch.stack([principal_components(kind, self.descriptor_dim) for kind in kinds])
 
     @torch.no_grad()
     def describe(self, batch: dict[str, Tensor]) -> Float[Tensor, "B N K D"]:
         """Unit descriptors at the keypoints of the anchors of a batch of samples, for each kind that is taught.
 
-        A teacher with one descriptor gives it for every kind, one with several gives each kind its own.
+        A teacher with one descriptor gives it for every kind, one with several gives each kind its own; one with more
+        values than the network gives what `shorten` found.
 
         Raises InputError when the descriptors cannot be compared with the network's.
         """
+        descriptors = self._described(batch)
+        if self.components is not None:
+            return F.normalize(torch.einsum("bnkv,kvd->bnkd", descriptors, self.components), dim=-1)
+        if descriptors.shape[-1] != self.descriptor_dim:
+            raise InputError(
+                f"the teacher {self.describer.name} has {descriptors.shape[-1]} values per descriptor and the network "
+                f"{self.descriptor_dim}; set network.descriptor_dim to the teacher's, or below"
+            )
+        return descriptors
+
+    def _described(self, batch: dict[str, Tensor]) -> Float[Tensor, "B N K values"]:
         canvas = batch["image0"]
         top, left = ((canvas.shape[2 + axis] - self.size[axis]) // 2 for axis in (0, 1))
         anchor = canvas[:, :, top : top + self.size[0], left : left + self.size[1]].float() / 255
@@ -41,11 +69,6 @@ class Teacher:
         keypoints = Keypoints(xy, mask.float(), mask, batch["scales"], batch["oris"])
         features = self.describer.describe(anchor, keypoints, keep_turns=False)
         descriptors = features.descriptors
-        if descriptors.shape[-1] != self.descriptor_dim:
-            raise InputError(
-                f"the teacher {self.describer.name} has {descriptors.shape[-1]} values per descriptor and the network "
-                f"{self.descriptor_dim}; set network.descriptor_dim to the teacher's"
-            )
         if descriptors.shape[2] == 1:
             return descriptors.expand(-1, -1, len(self.kinds), -1)
         return descriptors[:, :, [self._column(kind, features.invariances) for kind in self.kinds]]
@@ -56,3 +79,14 @@ class Teacher:
                 f"the teacher {self.describer.name} has no {kind}; loss.teacher_kinds may name {', '.join(known)}"
             )
         return known.index(kind)
+
+
+def principal_components(values: Float[Tensor, "n values"], count: int) -> Float[Tensor, "values count"]:
+    """An orthonormal basis of the `count` directions in which there is most, as close as it can be to the first values.
+
+    Of all bases of these directions a network that already gives the first values has the least to unlearn. The
+    turn is Schoenemann's solution of the orthogonal Procrustes problem (Psychometrika 1966).
+    """
+    directions = torch.linalg.eigh(values.T @ values).eigenvectors[:, -count:]
+    u, _, vt = torch.linalg.svd((values @ directions).T @ values[:, :count])
+    return directions @ u @ vt

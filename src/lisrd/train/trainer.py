@@ -41,6 +41,9 @@ VALIDATION_SEED = 20_200_824
 #: Batches on which BatchNorm's statistics of the averaged weights are measured: sixty gave the same scores.
 MEASURED_BATCHES = 8
 
+#: Batches from which a teacher of more values than the network takes what to teach.
+SHOWN_BATCHES = 4
+
 #: Scores of the network in training by kind of pair, from pairs that the trainer knows nothing of.
 RealScores = Callable[[Any], dict[str, dict[str, float]]]
 
@@ -166,6 +169,8 @@ class Trainer:
         started, before = time.monotonic(), self.progress.seconds
         saved, validated = before, before
         run = self.config.run
+        if self.teacher:
+            self.teacher.shorten(triplet_loader(self.dataset, run.batch_size, num_steps=SHOWN_BATCHES))
         try:
             batches = self._batches()
             while self._spent() < 1:
