@@ -50,12 +50,12 @@ def test_without_batchnorm_there_is_nothing_to_measure() -> None:
     assert not has_statistics(nn.Linear(2, 2))
 
 
-def trainer(tmp_path: Path, **optimiser: object) -> Trainer:
+def trainer(tmp_path: Path, precision: str = "float32", **optimiser: object) -> Trainer:
     config = TrainingConfig(
         network=SMALL,
         data=DataConfig((SourceConfig("images", "."),), 64, 96, num_keypoints=32, min_keypoints=8),
         optimiser=OptimiserConfig(**optimiser),  # type: ignore[arg-type]
-        run=RunConfig(steps=2, batch_size=2, precision="float32", validation_triplets=2),
+        run=RunConfig(steps=2, batch_size=2, precision=precision, validation_triplets=2),
     )
     return Trainer(config, write_photographs(tmp_path), tmp_path / "run", workers=0)
 
@@ -65,8 +65,9 @@ def statistics(network: nn.Module) -> torch.Tensor:
     return torch.cat([norm.running_mean for norm in norms])
 
 
-def test_a_training_ends_with_statistics_of_its_averaged_weights(tmp_path: Path) -> None:
-    run = trainer(tmp_path)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_training_ends_with_statistics_of_its_averaged_weights(tmp_path: Path, precision: str) -> None:
+    run = trainer(tmp_path, precision)
     averaged = run.fit()
     own = statistics(run.network)
     assert (statistics(averaged) - own).abs().max() > 1e-3

@@ -7,7 +7,9 @@ Optima and Better Generalization, UAI 2018, section 3.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,10 +22,15 @@ def has_statistics(network: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def measure_statistics(network: nn.Module, batches: Iterable[Float[Tensor, "B 3 H W"]]) -> None:
+def measure_statistics(
+    network: nn.Module,
+    batches: Iterable[Float[Tensor, "B 3 H W"]],
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> None:
     """Replace the running statistics of every BatchNorm by their means over `batches`; all else stays.
 
-    The network is left in evaluation mode. Several processes measure together, each on batches of its own.
+    `autocast` gives the precision of the network; the batches are made outside of it. The network is left in evaluation
+    mode. Several processes measure together, each on batches of its own.
     """
     norms = _norms(network)
     momenta = [norm.momentum for norm in norms]
@@ -31,7 +38,8 @@ def measure_statistics(network: nn.Module, batches: Iterable[Float[Tensor, "B 3 
     for count, images in enumerate(batches, 1):
         for norm in norms:
             norm.momentum = 1 / count  # the first batch forgets what was there, all count the same
-        network(images)
+        with autocast():
+            network(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()

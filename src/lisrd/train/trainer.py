@@ -255,8 +255,7 @@ class Trainer:
         """
         averaged = self.learner.averaged_network()
         if self.learner.config.parts == "all" and has_statistics(averaged):
-            with self.fabric.autocast():
-                measure_statistics(averaged, self._images_to_measure())
+            measure_statistics(averaged, self._images_to_measure(), self.fabric.autocast)
         return averaged
 
     def _images_to_measure(self) -> Iterator[Tensor]:
