@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from lisrd.types import Selection
 from lisrd.verify import stage
 from lisrd.verify.geometry import project
 from lisrd.verify.match_sets import contained, joined, touching
+from lisrd.verify.refine import refine
 from lisrd.verify.stage import VerifiedPair, verify_pair
 from lisrd.verify.steps import ESTIMATE_ALONE, Steps
 
@@ -223,6 +225,28 @@ def test_matching_again_is_matching_where_everything_is_allowed(described: Descr
     again = guided_matches(features0, features1, anywhere, radius=1e6, min_similarity=-1.0)
     assert match(features0, features1).matches.tolist() == matches.matches.tolist()
     assert sorted(again.matches.tolist()) == sorted(matches.matches.tolist())
+
+
+def test_what_the_model_leaves_in_place_is_not_refined_again(
+    pair: KnownPair, described: Described, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it where nothing may stay: then guided matching refines all that the model allows, as it did at first."""
+    refined: list[int] = []
+
+    def counting(*arguments: Any, **named: Any) -> Any:
+        refined.append(len(arguments[2]))
+        return refine(*arguments, **named)
+
+    monkeypatch.setattr(stage, "refine", counting)
+    found = verified(pair, described)
+    first, second = refined[:2]
+    assert second < first / 2
+    refined.clear()
+    monkeypatch.setattr(stage, "SAME_PLACE", -1.0)
+    every_time = verified(pair, described)
+    assert refined[1] > first / 2
+    errors = [corner_error(one.geometry.model, pair.H) for one in (found, every_time)]
+    assert abs(errors[0] - errors[1]) < 0.02
 
 
 def test_what_the_pair_said_is_not_asked_again(pair: KnownPair) -> None:

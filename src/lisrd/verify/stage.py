@@ -16,7 +16,7 @@ from lisrd.errors import InputError
 from lisrd.match import Policy
 from lisrd.types import ImageLike, LocalFeatures, Matches
 from lisrd.verify.consistency import filter_by_frames
-from lisrd.verify.geometry import Geometry, Kind
+from lisrd.verify.geometry import Geometry, Kind, project
 from lisrd.verify.guided import guided_matches, share_moved
 from lisrd.verify.local_affine import Frames
 from lisrd.verify.match_sets import contained, joined, keep, touching
@@ -27,6 +27,8 @@ from lisrd.verify.steps import Steps
 from lisrd.verify.stopwatch import Stopwatch
 from lisrd.verify.verdict import CALIBRATIONS, Verdict, same_place
 
+#: Matches that the model has moved by less, in pixels, are not refined again.
+SAME_PLACE = 0.5
 #: Guided matching goes on while it moves more than this part of the keypoints, at most so often.
 STILL_MOVING, MOST_ROUNDS = 0.1, 5
 
@@ -97,6 +99,7 @@ class _Found:
     places: Refined
     trusted: Bool[np.ndarray, " S"]
     geometry: Geometry
+    refined_under: Geometry | None = None  # the model that the patches were warped by
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,7 @@ class _Stage:
 
     def _refined(self, found: _Found) -> _Found:
         places = self._places(found.matches, found.trusted, found.geometry)
-        again = self._estimated(found.matches, places, found.trusted)
+        again = replace(self._estimated(found.matches, places, found.trusted), refined_under=found.geometry)
         return again if again.geometry else found
 
     def _grown(self, found: _Found) -> _Found:
@@ -153,13 +156,30 @@ class _Stage:
         new = keep(under_model, ~contained(under_model, found.matches))
         matches = joined(found.matches, new)
         trusted = contained(matches, under_model)
-        places = self._places(matches, trusted, found.geometry)
         is_new = np.arange(len(matches)) >= len(found.matches)
+        known = trusted & ~is_new
+        known[~is_new] &= self._still_placed(found)
+        places = self._places(matches, trusted & ~known, found.geometry)
+        places = places.replaced(known, found.places.keep(known[~is_new]))
         if self.images:  # what the model alone suggests has to look the same as well
             trusted &= places.refined
         kept = trusted | (~is_new & ~touching(matches, trusted))
-        again = self._estimated(keep(matches, kept), places.keep(kept), trusted[kept])
+        again = replace(
+            self._estimated(keep(matches, kept), places.keep(kept), trusted[kept]),
+            refined_under=found.geometry,
+        )
         return again if again.geometry.num_inliers >= found.geometry.num_inliers else found
+
+    def _still_placed(self, found: _Found) -> Bool[np.ndarray, " S"]:
+        """The refined matches whose patches the model of now warps as the model did under which they were refined."""
+        if self.kind != "homography":  # their frames warp them
+            return found.places.refined
+        before, now = found.refined_under, found.geometry
+        if before is None or before.model is None or now.model is None:
+            return np.zeros(len(found.matches), dtype=bool)
+        points0, _ = self._points(found.matches)
+        moved = np.linalg.norm(project(points0, before.model) - project(points0, now.model), axis=1)
+        return found.places.refined & (moved <= SAME_PLACE)
 
     def _guides(self, verdict: Verdict) -> bool:
         if self.steps.guided == "auto":
