@@ -36,9 +36,7 @@ class PaperConfig:
     tiles_per_side: int = 3
     learn_selection: bool = False  # of the temperature and bias; published weights have temperature 1
     compat: Literal["none", "reference"] = "none"
-    agreement_power: float = (
-        0.0  # of the pair's agreement in the selection, see `lisrd.match.agreement`; published: none
-    )
+    agreement_power: float = 0.0  # of the pair's agreement in the selection; the published formula has none
     agreement_ratio: float = 0.95  # of distances, what counts as a distinct match there
 
     def __post_init__(self) -> None:

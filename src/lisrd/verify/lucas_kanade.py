@@ -17,7 +17,7 @@ from lisrd.verify.patches import square_grid
 
 #: A step of at most this many grid units at a time, and of this much change of shape.
 _LONGEST_STEP = np.array([1.0, 0.1])
-#: A last step below this many grid units is the end of the search; below a fraction of it no further one is taken.
+#: Grid units: below the first, a last step has ended the search; below the second, no further one is taken.
 _STILL, _SETTLED = 0.05, 0.01
 
 #: Patches of image 1 of the chosen rows (R of S), under warps of theirs.
