@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from lisrd import MatchedPair, Matches, demo
-from lisrd.describe.weights import bundled_names
 from lisrd.image import read_image
 from lisrd.types import LocalFeatures, Selection
 
@@ -105,7 +104,6 @@ def test_an_unknown_describer_is_one_line(capsys, monkeypatch) -> None:
         demo.main()
 
 
-@pytest.mark.skipif("pyramid" not in bundled_names(), reason="no weights of pyramid are bundled")
 def test_our_network_beats_plain_sift(tmp_path: Path) -> None:
     accuracies, _, _ = demo.run("pyramid", tmp_path)
     assert accuracies["pyramid"].correct > accuracies["root-sift"].correct

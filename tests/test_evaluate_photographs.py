@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lisrd.describe.weights import bundled_names
 from lisrd.evaluate import evaluate
 
 pytestmark = pytest.mark.slow
@@ -38,8 +37,6 @@ def test_order_of_the_sifts_flips_between_upright_and_turned_pairs(webcam: Path)
 
 
 def test_lisrd_sift_is_at_least_the_better_of_both(webcam: Path) -> None:
-    if "lisrd-sift" not in bundled_names():
-        pytest.skip("the package holds no weights of lisrd-sift")
     names = ["root-sift", "upright-root-sift", "lisrd-sift"]
     document = evaluate(webcam, "rdnim", names, limit=76, progress=False)
     root, upright, both = (mean(document, name, 0, 181) for name in names)

@@ -33,7 +33,7 @@ def octave_names(name: str) -> list[str]:
 
 
 #: What is written behind a describer's name, and the octaves whose descriptors it then gives, side by side.
-_SUFFIXES = {"@2": (1,), "@4": (2,), "@1+2": (0, 1)}
+_SUFFIXES = {"@1+2": (0, 1)} | {suffix: (k,) for k, suffix in enumerate(octave_names("")) if suffix}
 
 
 def split_octaves(name: str) -> tuple[str, tuple[int, ...]]:
