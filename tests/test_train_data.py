@@ -174,6 +174,29 @@ def test_keypoints_of_what_moved_are_dropped_from_long_scenes(tmp_path: Path) ->
     np.testing.assert_array_equal(cache.in_scene(scene[4], photo, scene[:5])[:, 0], every)
 
 
+class TestKeptKeypoints:
+    def test_another_worker_reads_them(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path, photo = Path("wall.png"), _photo(0, 100, 140)
+        found = _keeping(tmp_path).of(path, photo)
+        monkeypatch.setattr(KeypointCache, "_detect", lambda *_: pytest.fail("it was detected before"))
+        np.testing.assert_array_equal(_keeping(tmp_path).of(path, photo), found)
+        with pytest.raises(pytest.fail.Exception):
+            _keeping(tmp_path).of(path, photo[:, ::-1])
+
+    def test_a_damaged_file_is_made_again(self, tmp_path: Path) -> None:
+        found = _keeping(tmp_path).of(Path("wall.png"), _photo(0, 100, 140))
+        (file,) = tmp_path.iterdir()
+        file.write_bytes(file.read_bytes()[:200])
+        np.testing.assert_array_equal(_keeping(tmp_path).of(Path("wall.png"), _photo(0, 100, 140)), found)
+        np.testing.assert_array_equal(np.load(file), found)
+
+
+def _keeping(directory: Path) -> KeypointCache:
+    cache = KeypointCache(PhotoCache())
+    cache.directory = directory
+    return cache
+
+
 class TestCrops:
     @settings(max_examples=60, deadline=None)
     @given(st.integers(20, 300), st.integers(20, 300), st.integers(0, 2**32))

@@ -1,8 +1,8 @@
 """The dual softmax loss straight from descriptors, for chosen (image, invariance) pairs.
 
-The same numbers as `losses.dual_softmax_loss` of their similarities, with a backward pass written out and all passes
-made over one image's matrices while they are in the cache. With e = exp(k (s - 1)), the sums R of its rows and C of
-its columns, and g_i the gradient of the loss of keypoint i,
+The same numbers as `losses.dual_softmax_loss` of their similarities, with a backward pass written out, and on a CPU all
+passes made over one image's matrices while they are in the cache. With e = exp(k (s - 1)), the sums R of its rows and C
+of its columns, and g_i the gradient of the loss of keypoint i,
 
     loss_i   = (log R_i + log C_i) / 2 - k (s_ii - 1)
     G_ij     = (g_i / R_i + g_j / C_j) / 2 e_ij - g_i [i = j]
@@ -11,8 +11,8 @@ its columns, and g_i the gradient of the loss of keypoint i,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -43,36 +43,38 @@ class _DualSoftmax(torch.autograd.Function):
         chosen: Bool[Tensor, "B V"],
         sharpness: Float[Tensor, ""],
     ) -> Float[Tensor, "P N"]:
-        pairs, count = int(chosen.sum()), counted.shape[-1]
+        parts, count = _parts(chosen), counted.shape[-1]
+        pairs = sum(len(part.images) for part in parts)
         scores = counted.new_empty(pairs, count, count)
         rows, columns, positives = counted.new_empty(3, pairs, count)
         tiny = torch.finfo(counted.dtype).tiny
-        for image, kinds, part in _by_image(chosen):
-            d0, d1 = (d[image].index_select(0, kinds) for d in (descriptors0, descriptors1))
-            e = scores[part].copy_(d0 @ d1.transpose(1, 2)).sub_(1)
-            positives[part] = e.diagonal(dim1=1, dim2=2)
-            e.mul_(sharpness).exp_().mul_(counted[image])
-            rows[part] = e.sum(2).clamp_min_(tiny)
-            columns[part] = e.sum(1).clamp_min_(tiny)
-        ctx.save_for_backward(descriptors0, descriptors1, chosen, sharpness, scores, rows, columns)
+        for part in parts:
+            d0, d1 = descriptors0[part.images, part.kinds], descriptors1[part.images, part.kinds]
+            e = scores[part.rows].copy_(d0 @ d1.transpose(1, 2)).sub_(1)
+            positives[part.rows] = e.diagonal(dim1=1, dim2=2)
+            e.mul_(sharpness).exp_().mul_(counted[part.images])
+            rows[part.rows] = e.sum(2).clamp_min_(tiny)
+            columns[part.rows] = e.sum(1).clamp_min_(tiny)
+        ctx.parts = parts
+        ctx.save_for_backward(descriptors0, descriptors1, sharpness, scores, rows, columns)
         return 0.5 * (rows.log() + columns.log()) - sharpness * positives
 
     @staticmethod
     def backward(ctx: Any, gradient: Float[Tensor, "P N"]) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        descriptors0, descriptors1, chosen, sharpness, scores, rows, columns = ctx.saved_tensors
+        descriptors0, descriptors1, sharpness, scores, rows, columns = ctx.saved_tensors
         by_descriptors0, by_descriptors1 = torch.zeros_like(descriptors0), torch.zeros_like(descriptors1)
         by_sharpness = torch.zeros_like(sharpness)
         by_row, by_column = 0.5 * gradient / rows, 0.5 * gradient / columns
-        for image, kinds, part in _by_image(chosen):
-            d0, d1 = (d[image].index_select(0, kinds) for d in (descriptors0, descriptors1))
-            G = (by_row[part, :, None] + by_column[part, None, :]).mul_(scores[part])
-            G.diagonal(dim1=1, dim2=2).sub_(gradient[part])
+        for part in ctx.parts:
+            d0, d1 = descriptors0[part.images, part.kinds], descriptors1[part.images, part.kinds]
+            G = (by_row[part.rows, :, None] + by_column[part.rows, None, :]).mul_(scores[part.rows])
+            G.diagonal(dim1=1, dim2=2).sub_(gradient[part.rows])
             by_sharpness -= G.sum()
             G = G.to(d0.dtype)
             by_d0, by_d1 = G @ d1, G.transpose(1, 2) @ d0
             by_sharpness += (by_d0.to(scores.dtype) * d0).sum()  # sum_ij G_ij s_ij
-            by_descriptors0[image].index_copy_(0, kinds, by_d0 * sharpness)
-            by_descriptors1[image].index_copy_(0, kinds, by_d1 * sharpness)
+            by_descriptors0[part.images, part.kinds] = (by_d0 * sharpness).to(d0.dtype)
+            by_descriptors1[part.images, part.kinds] = (by_d1 * sharpness).to(d1.dtype)
         return by_descriptors0, by_descriptors1, None, None, by_sharpness
 
 
@@ -82,11 +84,17 @@ def _multiplied(descriptors: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else descriptors.dtype
 
 
-def _by_image(chosen: Bool[Tensor, "B V"]) -> Iterator[tuple[int, Int[Tensor, " K"], slice]]:
-    """Each image, its chosen invariances, and where these are among the P pairs."""
-    start = 0
-    for image, kinds in enumerate(chosen):
-        found = kinds.nonzero().squeeze(1)
-        stop = start + len(found)
-        yield image, found, slice(start, stop)
-        start = stop
+class _Part(NamedTuple):
+    """Pairs (image, kind) whose matrices are made together, and where they are among all P."""
+
+    images: Int[Tensor, " k"]
+    kinds: Int[Tensor, " k"]
+    rows: slice
+
+
+def _parts(chosen: Bool[Tensor, "B V"]) -> list[_Part]:
+    """On a CPU the pairs of one image, whose matrices stay in the cache; elsewhere all, in few large launches."""
+    images, kinds = chosen.nonzero(as_tuple=True)
+    sizes = chosen.sum(1).tolist() if chosen.device.type == "cpu" else [len(images)]
+    stops = accumulate(size for size in sizes if size)
+    return [_Part(images[a:b], kinds[a:b], slice(a, b)) for a, b in pairwise([0, *stops])]

@@ -17,12 +17,20 @@ from lisrd.types import Keypoints
 class Teacher:
     """Computed once per sample on the clean anchor, and asked of every view of it."""
 
-    def __init__(self, name: str, kinds: Sequence[str], descriptor_dim: int, size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        name: str,
+        kinds: Sequence[str],
+        descriptor_dim: int,
+        size: tuple[int, int],
+        device: torch.device | str = "cpu",
+    ) -> None:
         """`kinds` are the names of the invariances that it teaches, `size` is the anchor's (height, width).
 
         Raises InputError for an unknown describer.
         """
-        self.describer: Describer = build_describer(name)
+        self.describer: Describer = build_describer(name, device)
+        self.device = torch.device(device)
         self.kinds = tuple(kinds)
         self.size = size
         self.descriptor_dim = descriptor_dim
@@ -36,7 +44,7 @@ class Teacher:
         """
         described = []
         for batch in batches:
-            described.append(self._described(batch)[batch["keypoint_mask"]])
+            described.append(self._described(batch)[batch["keypoint_mask"].to(self.device)])
             if described[0].shape[-1] <= self.descriptor_dim:
                 return
         kinds = torch.cat(described).unbind(1)
@@ -62,6 +70,7 @@ class Teacher:
         return descriptors
 
     def _described(self, batch: dict[str, Tensor]) -> Float[Tensor, "B N K values"]:
+        batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
         canvas = batch["image0"]
         top, left = ((canvas.shape[2 + axis] - self.size[axis]) // 2 for axis in (0, 1))
         anchor = canvas[:, :, top : top + self.size[0], left : left + self.size[1]].float() / 255

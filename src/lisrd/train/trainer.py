@@ -100,7 +100,8 @@ class Trainer:
         objective = TripletObjective(config.loss, network.invariances)
         loss, dim = config.loss, config.network.descriptor_dim
         kinds = [network.invariances[v].name for v in objective.taught]
-        self.teacher = Teacher(loss.teacher, kinds, dim, config.data.size) if loss.teacher else None
+        size, device = config.data.size, self.fabric.device
+        self.teacher = Teacher(loss.teacher, kinds, dim, size, device) if loss.teacher else None
         return _LossOf(network, objective)
 
     @property
@@ -169,6 +170,8 @@ class Trainer:
         started, before = time.monotonic(), self.progress.seconds
         saved, validated = before, before
         run = self.config.run
+        for dataset in (self.dataset, self.validation_set):
+            dataset.keep_keypoints(self.directory / "keypoints")
         if self.teacher:
             self.teacher.shorten(triplet_loader(self.dataset, run.batch_size, num_steps=SHOWN_BATCHES))
         try:
@@ -223,7 +226,7 @@ class Trainer:
         """The teacher's descriptors of the first anchors, as many as the configuration pays for."""
         assert self.teacher is not None
         count = math.ceil(self.config.loss.teacher_share * self.config.run.batch_size)
-        return self.teacher.describe({k: v[:count] for k, v in batch.items()}).to(self.fabric.device)
+        return self.teacher.describe({k: v[:count] for k, v in batch.items()})
 
     def _triplets(self, batch: Any, seed: int, number: int) -> Triplets:
         """Triplets from the `number`-th batch of samples."""

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from types import TracebackType
 
 import cv2
@@ -77,6 +78,10 @@ class TripletDataset(Dataset[Sample]):
         self.seed = seed
         self._photos = PhotoCache(config.short_side, config.cache_megabytes)
         self._keypoints = KeypointCache(self._photos, config.detector, config.lasting)
+
+    def keep_keypoints(self, directory: Path) -> None:
+        """Keep what is detected in files there, for other workers and other runs."""
+        self._keypoints.directory = directory
 
     def __getitem__(self, index: int) -> Sample:
         return self.sample(index)
