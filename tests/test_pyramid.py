@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import replace
 
 import pytest
 import torch
@@ -22,10 +21,10 @@ from lisrd.types import Keypoints, stack_keypoints
 SMALL = PyramidConfig(widths=(2, 4, 4, 4, 4), trunk_width=8, head_width=16, descriptor_dim=16)
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one size", "half the size too"])
-def network(request: pytest.FixtureRequest) -> PyramidNetwork:
+@pytest.fixture(scope="module")
+def network() -> PyramidNetwork:
     torch.manual_seed(0)
-    network = PyramidNetwork(replace(SMALL, octaves=request.param))
+    network = PyramidNetwork(SMALL)
     for norm in (m for m in network.modules() if isinstance(m, TurnBatchNorm)):
         torch.nn.init.uniform_(norm.norm.running_mean, -0.2, 0.2)
         torch.nn.init.uniform_(norm.norm.running_var, 0.5, 1.5)
@@ -140,37 +139,6 @@ def test_small_images_are_refused_with_the_reason(network: PyramidNetwork) -> No
     describer = NetworkDescriber("small", deepcopy(network), "test")
     with pytest.raises(InputError, match="image is 40 x 16; needs at least 32 x 32"):
         describer.describe(torch.rand(1, 3, 16, 40), random_keypoints(3, 16, 16))
-
-
-def test_half_the_size_is_seen_by_an_encoder_of_its_own() -> None:
-    """Its maps are those of the halved image, and they reach the descriptors."""
-    network = PyramidNetwork(replace(SMALL, octaves=2)).eval()
-    network.smaller[0].load_state_dict(network.encoder.state_dict())
-    image = torch.rand(1, 3, 128, 128)
-    levels = len(SMALL.widths)
-    maps = network(image).maps
-    assert [m.shape[-1] for m in maps] == [64, 32, 16, 8, 4, 32, 16, 8, 4, 2]
-    doubled = network.encoder(torch.nn.functional.avg_pool2d(image, 2))
-    for one, other in zip(maps[levels:], doubled, strict=True):
-        torch.testing.assert_close(one, other)
-    keypoints = random_keypoints(20, 128, 128)
-    before = network(image).at(keypoints)
-    torch.nn.init.zeros_(network.smaller[0].levels[0].down.conv.weight)
-    assert (network(image).at(keypoints) - before).abs().max() > 1e-3
-
-
-def test_further_octaves_begin_without_a_word() -> None:
-    """What a network continues from gives the same descriptors; the gradient reaches what the new octave says."""
-    torch.manual_seed(0)
-    one, two = PyramidNetwork(SMALL), PyramidNetwork(replace(SMALL, octaves=2))
-    two.load_state_dict(two.continue_from(one.state_dict(), 1))
-    image, keypoints = torch.rand(1, 3, 64, 128), random_keypoints(20, 128, 64)
-    torch.testing.assert_close(two.eval()(image).at(keypoints), one.eval()(image).at(keypoints))
-    for ours, theirs in zip(two.smaller[0].parameters(), two.encoder.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-    two.train()(image).at(keypoints)[..., 0].sum().backward()
-    for projection in two.trunk.projections[len(SMALL.widths) :]:
-        assert projection.weight.grad.abs().max() > 0
 
 
 def test_plain_network_has_no_turns() -> None:

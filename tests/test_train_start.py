@@ -10,7 +10,7 @@ import torch
 
 from lisrd.describe import build_describer
 from lisrd.describe.network import PyramidConfig, PyramidNetwork
-from lisrd.describe.weights import load_network, save_weights
+from lisrd.describe.weights import save_weights
 from lisrd.errors import InputError
 from lisrd.invariance import invariances
 from lisrd.train.config import OptimiserConfig, RunConfig, TrainingConfig, load_config
@@ -48,14 +48,6 @@ def settings(**optimiser: object) -> TrainingConfig:
         optimiser=OptimiserConfig(**optimiser),  # type: ignore[arg-type]
         run=RunConfig(steps=2, batch_size=2, precision="float32", validation_triplets=2),
     )
-
-
-def test_a_network_of_more_octaves_starts_with_the_same_descriptors(weights: Path) -> None:
-    network = PyramidNetwork(replace(SMALL, octaves=2))
-    start_from(network, weights)
-    image, keypoints = torch.rand(1, 3, 64, 64), Keypoints.from_xy(torch.rand(9, 2) * 63)
-    expected = load_network(weights)(image).at(keypoints)
-    torch.testing.assert_close(network.eval()(image).at(keypoints), expected)
 
 
 def test_descriptors_start_where_other_weights_ended(weights: Path) -> None:

@@ -42,7 +42,8 @@ def _exact(x: Tensor) -> Tensor:
 
 def _side_by_side(parts: Sequence[nn.Linear]) -> nn.Linear:
     """The sum of Linears, each of its own features, as one of all features."""
-    joined = nn.Linear(sum(part.in_features for part in parts), parts[0].out_features)
+    width, device = sum(part.in_features for part in parts), parts[0].weight.device
+    joined = nn.Linear(width, parts[0].out_features, device=device)
     joined.weight.data.copy_(torch.cat([part.weight.detach() for part in parts], dim=1))
     joined.bias.data.copy_(torch.stack([part.bias.detach() for part in parts]).sum(0))
     return joined

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -23,15 +22,10 @@ from lisrd.types import Keypoints, Selection, TileSampling
 
 @dataclass(frozen=True, slots=True)
 class PyramidConfig:
-    """Sizes of the network; `widths` are channels per turn of each level, `turns` is 4 or 1 (a plain network).
-
-    `octaves` counts the sizes at which it looks at an image, each by an encoder of its own: 1 is the full size alone,
-    with 2 it is half the size too.
-    """
+    """Sizes of the network; `widths` are channels per turn of each level, `turns` is 4 or 1 (a plain network)."""
 
     widths: tuple[int, ...] = (8, 16, 32, 48, 48)
     turns: int = NUM_TURNS
-    octaves: int = 1
     trunk_width: int = 48  # per turn
     head_width: int = 192
     descriptor_dim: int = 128
@@ -44,8 +38,6 @@ class PyramidConfig:
     def __post_init__(self) -> None:
         if self.turns not in (1, NUM_TURNS):
             raise ValueError(f"turns is {self.turns}; it must be 1 or {NUM_TURNS}")
-        if self.octaves < 1:
-            raise ValueError(f"octaves is {self.octaves}; it must be at least 1")
 
 
 class PyramidNetwork(nn.Module):
@@ -58,10 +50,7 @@ class PyramidNetwork(nn.Module):
         self.config = config
         self.invariances = invariances()
         self.encoder = PyramidEncoder(config.widths, config.turns)
-        self.smaller = nn.ModuleList(
-            PyramidEncoder(config.widths, config.turns) for _ in range(1, config.octaves)
-        )
-        self.trunk = Trunk(config.widths * config.octaves, config.trunk_width, config.turns)
+        self.trunk = Trunk(config.widths, config.trunk_width, config.turns)
         self.heads = nn.ModuleList(
             Head(config.trunk_width, config.head_width, config.descriptor_dim, config.turns)
             for _ in self.invariances
@@ -88,11 +77,8 @@ class PyramidNetwork(nn.Module):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PyramidField:
         """The field of RGB images in [0, 1], of any size."""
-        padded, (left, top) = pad_to_stride(images, self.encoder.stride << len(self.smaller))
-        maps = self.encoder(padded)
-        for octave, encoder in enumerate(self.smaller, 1):
-            maps += encoder(F.avg_pool2d(padded, 1 << octave))
-        return PyramidField(self, maps, images.shape[-1], images.shape[-2], left, top)
+        padded, (left, top) = pad_to_stride(images, self.encoder.stride)
+        return PyramidField(self, self.encoder(padded), images.shape[-1], images.shape[-2], left, top)
 
     @torch.no_grad()
     def fold(self, dtype: torch.dtype, fused: bool = False) -> PyramidNetwork:
@@ -101,29 +87,12 @@ class PyramidNetwork(nn.Module):
         `fused` writes sums and ReLUs within the convolutions, where the device that the network is on knows how: the
         encoder is bound to that device then, and cannot be exported.
         """
-        for encoder in (self.encoder, *self.smaller):
-            assert isinstance(encoder, PyramidEncoder)
-            encoder.fold()
-            if fused:
-                encoder.fuse(dtype)
+        self.encoder.fold()
+        if fused:
+            self.encoder.fuse(dtype)
         self.trunk = FoldedTrunk(self.trunk, dtype)  # type: ignore[assignment]
         self.heads = nn.ModuleList(FoldedHead(head, dtype) for head in self.heads)  # type: ignore[arg-type]
         return self
-
-    @torch.no_grad()
-    def continue_from(self, state: dict[str, Tensor], octaves: int) -> dict[str, Tensor]:
-        """The parameters of a network with fewer `octaves`, and those that make this one give the same descriptors.
-
-        Encoders of further octaves begin as the one of full size, and the trunk does not listen to them yet.
-        """
-        levels, further = len(self.config.widths), {}
-        for name, tensor in self.state_dict().items():
-            module, _, rest = name.partition(".")
-            if module == "smaller" and int(rest.split(".")[0]) >= octaves - 1:
-                further[name] = state["encoder." + rest.partition(".")[2]]
-            if name.startswith("trunk.projections.") and int(name.split(".")[2]) >= octaves * levels:
-                further[name] = torch.zeros_like(tensor)
-        return state | further
 
     def describe_trunk(
         self, trunk: Float[Tensor, "B N trunk"], kinds: Sequence[int], turn: Turn = 0

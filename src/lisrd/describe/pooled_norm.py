@@ -42,12 +42,14 @@ class PooledNorm(torch.autograd.Function):
         """dx = w / sigma (g - mean(g) - n mean(g n)), n the normalised map; the means are over all that is pooled."""
         x, weight, mean, variance = ctx.saved_tensors
         groups = x.shape[1] // len(weight)
+        # In channels-last memory CUDA asserts that there are tensors, and does not look into them.
+        not_saved = x.new_empty(0, dtype=mean.dtype)
         scaled, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
             gradient,
             x,
             *(values.repeat(groups) for values in (weight, mean, variance)),
-            None,
-            None,
+            not_saved,
+            not_saved,
             False,
             ctx.eps,
             [True, True, True],

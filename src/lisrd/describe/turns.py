@@ -10,6 +10,8 @@ Source: Cohen and Welling, Group Equivariant Convolutional Networks, ICML 2016 (
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -70,7 +72,7 @@ class TurnLinear(nn.Module):
     def fold(self) -> nn.Linear:
         """The same map as one ordinary Linear."""
         bank, bias = self.bank_and_bias()
-        folded = nn.Linear(bank.shape[1], bank.shape[0])
+        folded = nn.Linear(bank.shape[1], bank.shape[0], device=bank.device)
         folded.weight.data.copy_(bank.detach())
         folded.bias.data.copy_(bias.detach())
         return folded
@@ -156,7 +158,8 @@ class ConvNorm(nn.Module):
         kernels = self.conv.kernels() * scale[:, None, None, None]
         out_channels, in_channels, size, _ = kernels.shape
         stride = 2 if isinstance(self.conv, Lift) else 1
-        folded = nn.Conv2d(in_channels, out_channels, size, stride=stride, padding=1)
+        how: dict[str, Any] = {"stride": stride, "padding": 1, "device": kernels.device}
+        folded = nn.Conv2d(in_channels, out_channels, size, **how)
         folded.weight.data.copy_(kernels.detach())
         assert folded.bias is not None
         folded.bias.data.copy_(shift.detach())

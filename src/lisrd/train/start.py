@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from lisrd.describe.network import PyramidNetwork
 from lisrd.describe.weights import fingerprint, load_network, read_metadata
 from lisrd.errors import InputError
 
@@ -18,17 +17,12 @@ _SELECTION = "meta."
 def start_from(network: nn.Module, weights: str | Path) -> dict[str, Any]:
     """Copy every parameter of `weights` into the network; parts of the selection that they lack stay as they are.
 
-    A network of more octaves starts with the same descriptors.
-
     Returns what provenance should say of it.
 
     Raises:
         InputError: no such weights, or descriptors of another network.
     """
-    start = load_network(weights)
-    found = start.state_dict()
-    if isinstance(network, PyramidNetwork) and isinstance(start, PyramidNetwork):
-        found = network.continue_from(found, start.config.octaves)
+    found = load_network(weights).state_dict()
     wanted = network.state_dict()
     fitting = {n: t for n, t in found.items() if n in wanted and t.shape == wanted[n].shape}
     missing = [n for n in wanted if n not in fitting and not n.startswith(_SELECTION)]
