@@ -39,9 +39,7 @@ SIZES = [((96, 128), 30), ((75, 101), 1), ((33, 160), 0), ((240, 321), 200)]
 
 def small_network() -> PyramidNetwork:
     torch.manual_seed(0)
-    sizes = PyramidConfig(
-        widths=(4, 8), octaves=2, trunk_width=8, head_width=16, descriptor_dim=16, num_clusters=4
-    )
+    sizes = PyramidConfig(widths=(4, 8, 8), trunk_width=16, head_width=32, descriptor_dim=16, num_clusters=4)
     return PyramidNetwork(sizes).eval()
 
 
