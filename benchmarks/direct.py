@@ -37,7 +37,7 @@ def match_direct(features0: LocalFeatures, features1: LocalFeatures) -> Int[Tens
         for f in (features0, features1)
     )
     logits = torch.einsum("nvc,mvc->nvm", meta0, meta1) / selection.temperature
-    logits = logits + torch.tensor(selection.bias)[:, None]
+    logits = logits + logits.new_tensor(selection.bias)[:, None]
     weights = logits.softmax(dim=1)
     similarity = torch.einsum("nvd,mvd->nvm", features0.descriptors[0], features1.descriptors[0])
     return mutual_argmax((weights * similarity).sum(1))
@@ -53,7 +53,7 @@ def match_plain(
 
 def mutual_argmax(similarity: Float[Tensor, "N0 N1"]) -> Int[Tensor, "S 2"]:
     nearest1, nearest0 = similarity.argmax(1), similarity.argmax(0)
-    index0 = torch.arange(len(nearest1))
+    index0 = torch.arange(len(nearest1), device=nearest1.device)
     is_mutual = nearest0[nearest1] == index0
     return torch.stack([index0[is_mutual], nearest1[is_mutual]], dim=1)
 

@@ -1,4 +1,7 @@
-"""Other describers at given keypoints, with random weights, on which speed does not depend."""
+"""Other describers at given keypoints, with random weights, on which speed does not depend.
+
+Networks describe all images of a batch, OpenCV one.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from lisrd.types import Keypoints
 Describe = Callable[[], object]
 
 
-def paper(images: Float[Tensor, "1 3 H W"], keypoints: Keypoints) -> Describe:
+def paper(images: Float[Tensor, "B 3 H W"], keypoints: Keypoints) -> Describe:
     """The published network, eager, in float32: maps, samples at the keypoints, meta descriptors there."""
     from benchmarks.direct import meta_at_keypoints
 
@@ -31,23 +34,23 @@ def paper(images: Float[Tensor, "1 3 H W"], keypoints: Keypoints) -> Describe:
     return describe
 
 
-def aliked(images: Float[Tensor, "1 3 H W"], keypoints: Keypoints) -> Describe:
+def aliked(images: Float[Tensor, "B 3 H W"], keypoints: Keypoints) -> Describe:
     """ALIKED-n16: dense map, then deformable descriptors at the keypoints."""
     from kornia.feature import ALIKED
 
     network = _still(ALIKED("aliked-n16"))
     far_corner = keypoints.xy.new_tensor([images.shape[3] - 1, images.shape[2] - 1])
-    places = 2 * keypoints.xy[0] / far_corner - 1
+    places = list(2 * keypoints.xy / far_corner - 1)
 
     @torch.no_grad()
     def describe() -> object:
         maps, _ = network.extract_dense_map(images)
-        return network.desc_head(maps, [places])
+        return network.desc_head(maps, places)
 
     return describe
 
 
-def disk(images: Float[Tensor, "1 3 H W"], keypoints: Keypoints) -> Describe:
+def disk(images: Float[Tensor, "B 3 H W"], keypoints: Keypoints) -> Describe:
     """DISK: dense descriptors at full resolution, sampled."""
     from kornia.feature import DISK
 
@@ -55,7 +58,7 @@ def disk(images: Float[Tensor, "1 3 H W"], keypoints: Keypoints) -> Describe:
     return _sampled(lambda: network.heatmap_and_dense_descriptors(images)[1], images, keypoints)
 
 
-def xfeat(images: Float[Tensor, "1 3 H W"], keypoints: Keypoints) -> Describe:
+def xfeat(images: Float[Tensor, "B 3 H W"], keypoints: Keypoints) -> Describe:
     """XFeat: dense descriptors at stride 8, sampled."""
     from kornia.feature import XFeatModel
 
@@ -63,7 +66,7 @@ def xfeat(images: Float[Tensor, "1 3 H W"], keypoints: Keypoints) -> Describe:
     return _sampled(lambda: network(images)[0], images, keypoints)
 
 
-def hardnet(images: Float[Tensor, "1 3 H W"], keypoints: Keypoints) -> Describe:
+def hardnet(images: Float[Tensor, "B 3 H W"], keypoints: Keypoints) -> Describe:
     """HardNet on oriented 32 x 32 patches cut from a pyramid of the grey image."""
     from kornia.feature import HardNet, extract_patches_from_pyramid, laf_from_center_scale_ori
 
@@ -76,7 +79,7 @@ def hardnet(images: Float[Tensor, "1 3 H W"], keypoints: Keypoints) -> Describe:
 
     @torch.no_grad()
     def describe() -> Tensor:
-        return network(extract_patches_from_pyramid(grey, frames, 32)[0])
+        return network(extract_patches_from_pyramid(grey, frames, 32).flatten(0, 1))
 
     return describe
 
@@ -101,7 +104,7 @@ def sift_detect_and_compute(images: Float[Tensor, "1 3 H W"], keypoints: Keypoin
 
 
 def _sampled(
-    dense: Callable[[], Float[Tensor, "1 D h w"]], images: Float[Tensor, "1 3 H W"], keypoints: Keypoints
+    dense: Callable[[], Float[Tensor, "B D h w"]], images: Float[Tensor, "B 3 H W"], keypoints: Keypoints
 ) -> Describe:
     height, width = images.shape[-2:]
 

@@ -66,6 +66,9 @@ def arithmetics(name: str, onnx: Path) -> Iterator[Arithmetic]:
         _graph_matcher(MatcherGraph(double.network.selection).double()),
     )
     yield Arithmetic("float32", "the default without bfloat16 units", *_torch(name, "float32"))
+    yield Arithmetic(
+        "float32, convolutions in TF32", "the default on an NVIDIA GPU, emulated", *_convolved_in_tf32(name)
+    )
     rounded = NetworkDescriber(name, _moved(load_network(name)), "", precision="float32")
     yield Arithmetic(
         "float32, weights as if rounded to float16",
@@ -94,6 +97,24 @@ def arithmetics(name: str, onnx: Path) -> Iterator[Arithmetic]:
 def _torch(name: str, precision: Any) -> tuple[Callable[..., LocalFeatures], Callable[..., Tensor]]:
     describer = NetworkDescriber(name, load_network(name), "", precision=precision)
     return describer.describe, lambda features0, features1: match(features0, features1).matches
+
+
+@torch.no_grad()
+def _convolved_in_tf32(name: str) -> tuple[Callable[..., LocalFeatures], Callable[..., Tensor]]:
+    """As tensor cores do it: factors lose their last 13 bits, and products are summed in float32."""
+    describer = NetworkDescriber(name, load_network(name), "", precision="float32")
+    # Fused convolutions are no modules that could be listened to.
+    network: Any = load_network(name).eval().requires_grad_(False)
+    describer.network = network.fold(torch.float32)
+    for module in describer.network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.weight.copy_(_cut_to_tf32(module.weight))
+            module.register_forward_pre_hook(lambda _, inputs: tuple(map(_cut_to_tf32, inputs)))
+    return describer.describe, lambda features0, features1: match(features0, features1).matches
+
+
+def _cut_to_tf32(values: Tensor) -> Tensor:
+    return (values.view(torch.int32) & ~0x1FFF).view(torch.float32)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ from benchmarks.direct import (  # noqa: E402
     match_plain,
     selection_weights_direct,
 )
-from benchmarks.inputs import feature_pair, triplets, unit  # noqa: E402
+from benchmarks.gpu_report import write_report  # noqa: E402
+from benchmarks.inputs import feature_pair, given_keypoints, triplets, unit  # noqa: E402
+from benchmarks.peers import PEERS  # noqa: E402
 from benchmarks.report import table  # noqa: E402
 from benchmarks.timing import Comparison, Effort, compare  # noqa: E402
 from benchmarks.training import plain_config  # noqa: E402
@@ -28,6 +31,7 @@ from benchmarks.training import plain_config  # noqa: E402
 from lisrd.describe.network import PyramidNetwork  # noqa: E402
 from lisrd.match import match  # noqa: E402
 from lisrd.train.objective import LossConfig, TripletObjective, selection_weights  # noqa: E402
+from lisrd.types import stack_keypoints  # noqa: E402
 
 
 def test_ratio_is_baseline_over_ours() -> None:
@@ -82,6 +86,43 @@ def test_table_by_hand() -> None:
     assert table(("a", "b"), [(1, "x")]) == "| a | b |\n| --- | --- |\n| 1 | x |"
 
 
+@pytest.mark.parametrize("name", ["paper", "aliked_n16", "disk", "xfeat", "hardnet"])
+def test_peers_give_every_image_of_a_batch_what_they_give_it_alone(name: str) -> None:
+    build = {peer: how for peer, _, how in PEERS}[name]
+    images = torch.rand((2, 3, 64, 96), generator=torch.Generator().manual_seed(0))
+    one = given_keypoints(20, 96, 64)
+    keypoints = [one, replace(one, xy=one.xy.flip(1))]
+
+    def described(chosen: slice) -> torch.Tensor:
+        torch.manual_seed(0)  # of the weights
+        found = build(images[chosen], stack_keypoints(keypoints[chosen]))()
+        while not isinstance(
+            found, torch.Tensor
+        ):  # ALIKED: (one per image, offsets); the published network: (at, meta)
+            found = torch.cat(found) if isinstance(found, list) else found[0]
+        return found.flatten(0, -2)
+
+    alone = [described(slice(i, i + 1)) for i in range(2)]
+    torch.testing.assert_close(described(slice(0, 2)), torch.cat(alone), atol=1e-5, rtol=1e-4)
+
+
+def test_the_report_of_the_gpu_is_that_of_its_results(tmp_path: Path) -> None:
+    folder = REPOSITORY / "benchmarks"
+    write_report(json.loads((folder / "results_gpu.json").read_text()), tmp_path / "again.md")
+    assert (tmp_path / "again.md").read_text() == (folder / "RESULTS_GPU.md").read_text()
+
+
+def test_the_report_of_the_gpu_names_what_failed(tmp_path: Path) -> None:
+    rows = [
+        {"group": "ceilings", "name": "copy", "unit": "", "seconds": 0.5, "operations": 0.0, "bytes": 1e12},
+        {"group": "train", "name": "step", "unit": "bfloat16", "error": "RuntimeError: a | b"},
+    ]
+    write_report({"machine": {"device": "a GPU"}, "rows": rows}, tmp_path / "report.md")
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    assert "| copy |  | 500.00 | 2.0 TB/s |" in lines
+    assert lines[-1] == "| step | bfloat16 |  |  |  |  |  |  | RuntimeError: a / b |"
+
+
 def run_quickly(out: Path, *options: str) -> dict:
     command = [sys.executable, "-m", "benchmarks.run", "--quick", "--threads", "1", "--out", str(out)]
     subprocess.run([*command, *options], cwd=REPOSITORY, check=True, capture_output=True)
@@ -111,3 +152,14 @@ def test_everything_quickly(tmp_path: Path) -> None:
     report = (tmp_path / "RESULTS.md").read_text()
     assert all(title in report for title in ("## Floors", "growth.png", results["machine"]["cpu"]))
     assert (tmp_path / "growth.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_runs_without_a_gpu(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--quick", "--device", "cpu", "--out", str(tmp_path)]
+    groups = ["--only", "ceilings", "describe", "train", "match"]
+    subprocess.run([*command, *groups], cwd=REPOSITORY, check=True, capture_output=True)
+    rows = json.loads((tmp_path / "results_gpu.json").read_text())["rows"]
+    assert {row["group"] for row in rows} == set(groups[1:])
+    assert [row["name"] for row in rows if "error" in row] == []
+    assert "## Matching" in (tmp_path / "RESULTS_GPU.md").read_text()

@@ -9,7 +9,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are no part of the package
 
-from benchmarks.precision import Arithmetic, Score, _moved, equal_share, report
+from benchmarks.precision import Arithmetic, Score, _cut_to_tf32, _moved, equal_share, report
 
 
 def test_equal_share_by_hand() -> None:
@@ -27,6 +27,11 @@ def test_weights_move_by_half_a_step_of_float16() -> None:
     _moved(after)
     moved = (after.weight / before.weight - 1).abs()
     assert 0.9 * 2**-11 < moved.max() < 1.01 * 2**-11
+
+
+def test_tf32_keeps_ten_bits() -> None:
+    values = torch.tensor([1.0, -3.5, 1 + 2**-10, 1 + 2**-11, -1 - 2**-11])
+    assert _cut_to_tf32(values).tolist() == [1, -3.5, 1 + 2**-10, 1, -1]
 
 
 def test_report_by_hand() -> None:

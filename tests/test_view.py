@@ -132,7 +132,7 @@ def picture_of(weights: list[list[float]], inlier: bool, tmp_path: Path) -> np.n
     names = ("a", "b")
     features = features_at([(60, 45)], names)
     path = tmp_path / "picture.png"
-    draw_matches(GREY, GREY, features, features, matched(weights, names), np.array([inlier]), path)
+    draw_matches(GREY, GREY, features, features, matched(weights, names), torch.tensor([inlier]), path)
     box = arrange((120, 90), (120, 90), 2).images[0]
     return read_image(path)[int(box.top) : int(box.top + box.height)]
 

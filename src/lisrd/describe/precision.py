@@ -19,17 +19,18 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(line.partition(":")[2].split())
 
 
-def has_fast_bfloat16(device: str = "cpu") -> bool:
-    """Whether bfloat16 products are faster than float32 ones."""
-    if device == "cuda" or (device == "cpu" and torch.cuda.is_available()):
-        return torch.cuda.is_bf16_supported()
+def has_fast_bfloat16(device: str | None = None) -> bool:
+    """Whether bfloat16 products are faster than float32 ones; without a name, on the device that trains."""
+    if device == "cuda" or (device is None and torch.cuda.is_available()):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(cpu_flags() & {"amx_bf16", "avx512_bf16"})
 
 
 def choose_precision(wanted: str, device: str) -> tuple[torch.dtype, str]:
     """The arithmetic of the encoder, and the reason in words.
 
-    float16 is never chosen on a CPU: a product was measured 280 times slower than in float32.
+    float16 is never chosen on a CPU: a product was measured 280 times slower than in float32. On a GPU
+    launching kernels takes the time, not multiplying, and bfloat16 was no faster (`benchmarks/RESULTS_GPU.md`).
 
     Raises:
         InputError: `wanted` is not "auto", "float32" or "bfloat16".
@@ -38,6 +39,8 @@ def choose_precision(wanted: str, device: str) -> tuple[torch.dtype, str]:
         raise InputError(f"precision is {wanted!r}; use 'auto', 'float32' or 'bfloat16'")
     if wanted != "auto":
         return getattr(torch, wanted), "asked for"
+    if device == "cuda":
+        return torch.float32, "as fast as bfloat16 on a GPU"
     if has_fast_bfloat16(device):
         return torch.bfloat16, f"{device} multiplies bfloat16 faster than float32"
     return torch.float32, f"{device} has no fast bfloat16"

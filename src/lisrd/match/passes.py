@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-import os
+from functools import cache
 from typing import Literal
 
 import torch
 
+from lisrd.match.gpu import nearest_on_gpu
+
 Pass = Literal["torch", "numba", "triton"]
 
-#: Set to "1", CUDA tensors are matched by the Triton kernel: it agrees with torch in Triton's interpreter and compiles,
-#: but has not run on a GPU yet, so that nobody gets it unasked.
-TRITON_SWITCH = "LISRD_TRITON"
+#: Of the GPU: earlier ones have no products of TF32, of which the Triton kernel makes those of float32.
+_COMPUTE_CAPABILITY = (8, 0)
 
 
 def choose_pass(device: str) -> tuple[Pass, str]:
@@ -21,13 +22,34 @@ def choose_pass(device: str) -> tuple[Pass, str]:
         if _is_installed("numba"):
             return "numba", "installed; one pass over each tile in the cache"
         return "torch", "numba is not installed; pip install 'lisrd[fast]' makes matching faster"
-    if device == "cuda" and torch.version.cuda and _is_installed("triton"):
-        if os.environ.get(TRITON_SWITCH) == "1":
-            return "triton", f"{TRITON_SWITCH}=1; one kernel that writes no similarities"
-        return "torch", f"the Triton kernel has not been measured on a GPU; {TRITON_SWITCH}=1 uses it"
+    if device == "cuda" and torch.version.cuda:
+        obstacle = _obstacle_to_triton()
+        return ("torch", obstacle) if obstacle else ("triton", "one kernel that writes no similarities")
     return "torch", f"nothing faster is there for {device}"
 
 
 def _is_installed(module: str) -> bool:
     """Whether it could be imported; it is not loaded."""
     return importlib.util.find_spec(module) is not None
+
+
+@cache
+def _obstacle_to_triton() -> str:
+    """Why its kernel does not run on the GPU, found by running it once; empty where it does."""
+    if not _is_installed("triton"):
+        return "triton is not installed"
+    capability = torch.cuda.get_device_capability()
+    if capability < _COMPUTE_CAPABILITY:
+        return "the GPU's compute capability is {}.{}; the Triton kernel needs 8.0".format(*capability)
+    try:
+        _run_once()
+    except Exception as error:  # most often there is no C compiler, or no Python.h
+        words = str(error).partition("\n")[0]
+        return f"the Triton kernel could not be compiled ({type(error).__name__}: {words})"
+    return ""
+
+
+def _run_once() -> None:
+    """On one keypoint; as the shapes are those of `pyramid`, nothing else needs to be compiled for it."""
+    descriptors, thin = (torch.zeros((4, 1, width), device="cuda") for width in (128, 9))
+    nearest_on_gpu(descriptors, descriptors, thin, thin, thin.new_zeros(4), sharp=False)

@@ -98,7 +98,7 @@ class PairScorer:
                 return fused.nearest_fused(self._products, self.counts, fused.SIDE)
             if chosen == "triton" and not need_second:
                 operands = self.descriptors0, self.descriptors1, self.thin0, self.thin1
-                return nearest_on_gpu(*operands, self.bias.flatten())
+                return nearest_on_gpu(*operands, self.bias.flatten(), self.sharp)
         return nearest_in_tiles(self.similarity_tile, self.counts, (self.block, self.block), need_second)
 
     def _products(

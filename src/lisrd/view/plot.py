@@ -53,7 +53,7 @@ def draw_matches(
         InputError: a suffix that no picture has, or `inliers` of another length than the matches.
     """
     path = Path(path)
-    inside = np.asarray(inliers, dtype=bool)
+    inside = np.asarray(inliers.cpu() if isinstance(inliers, Tensor) else inliers, dtype=bool)
     if inside.shape != (len(matches),):
         raise InputError(f"inliers have the shape {inside.shape}; pass one per match, ({len(matches)},)")
     figure = Figure(dpi=DPI, facecolor="white")
