@@ -182,6 +182,12 @@ def test_every_form_of_one_image_is_the_same_tensor(tmp_path: Path) -> None:
         assert torch.allclose(image, as_image(RED_GREEN_BLUE), atol=1e-7)
 
 
+def test_one_pixel_of_a_flipped_array() -> None:
+    """NumPy calls it contiguous, whatever its strides are."""
+    pixel = np.full((1, 1), 0.5)[::-1, ::-1]
+    assert as_image(pixel).tolist() == [[[[0.5]]] * 3]
+
+
 def test_batches_and_grey_tensors() -> None:
     assert as_image(torch.zeros(5, 3, 4, 6)).shape == (5, 3, 4, 6)
     assert as_image(torch.zeros(5, 1, 4, 6)).shape == (5, 3, 4, 6)

@@ -132,8 +132,8 @@ def _channels_first(array: np.ndarray) -> Tensor:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
         raise InputError(f"array of shape {array.shape}; arrays are (H, W) or (H, W, 3), channels last")
-    contiguous = np.ascontiguousarray(array.transpose(2, 0, 1))  # from_numpy refuses negative strides
-    return torch.from_numpy(contiguous if contiguous.flags.writeable else contiguous.copy())
+    # A copy: torch takes neither what is not writeable nor negative strides, which one pixel may have too.
+    return torch.from_numpy(array.transpose(2, 0, 1).copy(order="C"))
 
 
 def _batched(tensor: Tensor) -> Tensor:
