@@ -73,25 +73,25 @@ def _describing(width: int, height: int, count: int, effort: Effort) -> list[Flo
     encoder = Floor(
         f"encoder, {where}",
         precision,
-        _operations(lambda: encode(counted)),
-        _map_bytes(counted.encoder, lambda: encode(counted)),
+        count_operations(lambda: encode(counted)),
+        map_bytes(counted.encoder, lambda: encode(counted)),
         _seconds(encode, effort),
     )
     features = read()
     assert features.turned_descriptors is not None
     written = features.descriptors.nbytes + features.turned_descriptors.nbytes
     what = f"heads and meta descriptors, {where}, {count} keypoints, four turns"
-    return [encoder, Floor(what, precision, _operations(read), written, _seconds(read, effort))]
+    return [encoder, Floor(what, precision, count_operations(read), written, _seconds(read, effort))]
 
 
-def _operations(run: Callable[[], object]) -> int:
+def count_operations(run: Callable[[], object]) -> int:
     counter = FlopCounterMode(display=False)
     with counter:
         run()
     return counter.get_total_flops()
 
 
-def _map_bytes(network: nn.Module, run: Callable[[], object]) -> int:
+def map_bytes(network: nn.Module, run: Callable[[], object]) -> int:
     """Every convolution reads its input and its weights and writes its output once."""
     total = 0
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.direct import DirectObjective, match_direct, match_plain, selection_weights_direct
-from benchmarks.floors import _map_bytes, _operations
+from benchmarks.floors import count_operations, map_bytes
 from benchmarks.gpu_report import write_report
 from benchmarks.inputs import feature_pair, given_keypoints, image, triplets
 from benchmarks.matching import plain_pair
@@ -269,8 +269,8 @@ def pyramid_floor(sizes: Sizes) -> tuple[float, float]:
     # The counters know no fused convolutions, and these do the same operations.
     describer.network = PyramidNetwork().eval().requires_grad_(False).fold(torch.float32)
     images, keypoints = _images(sizes, 1, torch.device("cpu"))
-    operations = _operations(lambda: describer.describe(images, keypoints))
-    traffic = _map_bytes(describer.network.encoder, lambda: describer.network(images))
+    operations = count_operations(lambda: describer.describe(images, keypoints))
+    traffic = map_bytes(describer.network.encoder, lambda: describer.network(images))
     return operations, traffic / 2  # counted in float32
 
 
@@ -285,7 +285,7 @@ def _peer(sizes: Sizes, meter: Meter, count: int, build: Callable[[Tensor, Keypo
         run = build(images, keypoints)
     operations = 0.0
     with contextlib.suppress(Exception):  # some operators of peers have no formula
-        operations = _operations(run)
+        operations = count_operations(run)
     return Work(run, count, operations, images.nbytes)
 
 

@@ -6,6 +6,7 @@ Numbers of the released code are compared in `test_paper.py`, where its network 
 from __future__ import annotations
 
 import math
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from lisrd.describe.network import PyramidConfig, PyramidNetwork
 from lisrd.invariance import invariances
 from lisrd.match.selection import descriptor_similarity
+from lisrd.train import pair_softmax
 from lisrd.train.data.triplets import Triplets
 from lisrd.train.losses import (
     dual_softmax_loss,
@@ -323,12 +325,12 @@ def test_gradients_from_descriptors_and_to_a_teacher(two_triplets: Triplets) -> 
 # The dual softmax straight from descriptors.
 
 
-@given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 9))
-@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 9), st.booleans())
+@settings(max_examples=40, deadline=None)
 def test_dual_softmax_of_descriptors_is_that_of_their_similarities(
-    seed: int, images: int, count: int
+    seed: int, images: int, count: int, at_once: bool
 ) -> None:
-    """Values and all three gradients, for any choice of pairs, of none too."""
+    """Values and all three gradients, for any choice of pairs, of none too; by image or all at once."""
     generator = torch.Generator().manual_seed(seed)
     shape = (2, images, count, 4, 6)
     d0, d1 = torch.nn.functional.normalize(torch.randn(shape, generator=generator).double(), dim=-1)
@@ -341,7 +343,8 @@ def test_dual_softmax_of_descriptors_is_that_of_their_similarities(
         k = torch.tensor(7.0, dtype=torch.float64, requires_grad=True)
         a, b = d0.clone().requires_grad_(), d1.clone().requires_grad_()
         if direct:
-            loss = dual_softmax_of_descriptors(a, b, ignored, chosen, k)
+            with patch.object(pair_softmax, "_made_together", return_value=at_once):
+                loss = dual_softmax_of_descriptors(a, b, ignored, chosen, k)
         else:
             loss = dual_softmax_loss(descriptor_similarity(a, b)[image, kind], ignored[image], k)
         return loss, *torch.autograd.grad((loss * weight).sum(), (a, b, k))

@@ -25,7 +25,8 @@ def launch_fabric(precision: str) -> Any:
     except ImportError:
         raise MissingExtraError("train", "training") from None
     if precision == "auto":
-        precision = "bfloat16" if has_fast_bfloat16() else "float32"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
     if precision not in _PRECISIONS:
         raise InputError(f"run.precision is {precision!r}; it must be 'auto', 'float32' or 'bfloat16'")
     fabric = Fabric(precision=_PRECISIONS[precision], **_processes())  # type: ignore[arg-type]

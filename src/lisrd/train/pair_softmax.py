@@ -93,8 +93,13 @@ class _Part(NamedTuple):
 
 
 def _parts(chosen: Bool[Tensor, "B V"]) -> list[_Part]:
-    """On a CPU the pairs of one image, whose matrices stay in the cache; elsewhere all, in few large launches."""
+    """The pairs of each image, or all of them as one part."""
     images, kinds = chosen.nonzero(as_tuple=True)
-    sizes = chosen.sum(1).tolist() if chosen.device.type == "cpu" else [len(images)]
+    sizes = [len(images)] if _made_together(chosen.device) else chosen.sum(1).tolist()
     stops = accumulate(size for size in sizes if size)
     return [_Part(images[a:b], kinds[a:b], slice(a, b)) for a, b in pairwise([0, *stops])]
+
+
+def _made_together(device: torch.device) -> bool:
+    """Whether few large launches are worth more than matrices that stay in a CPU's cache."""
+    return device.type != "cpu"

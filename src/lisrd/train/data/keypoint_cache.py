@@ -32,7 +32,7 @@ class KeypointCache:
     photographs.
 
     With a `directory` what was detected is kept there as well, for the other workers and for a run that goes on:
-    detection takes 30 times as long as all else that a sample needs.
+    nothing else that a sample needs takes as long as detection.
     """
 
     def __init__(
