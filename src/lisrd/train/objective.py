@@ -25,6 +25,7 @@ from lisrd.match.selection import (
     weighted_similarity,
 )
 from lisrd.train.data.triplets import Triplets
+from lisrd.train.looks import looks
 from lisrd.train.losses import (
     dual_softmax_loss,
     ignored_negatives,
@@ -48,6 +49,8 @@ class LossConfig:
     meta_weight: float = 1.0
     selection_weight: float = 0.0  # cross entropy of the selection to what changed
     teacher: str = ""  # a describer, "aliked-n16=PATH"; views shall have its descriptors of the clean anchor
+    teacher_sizes: tuple[float, ...] = ()  # of the anchor at which the teacher sees it beside full size
+    teacher_mirrored: bool = False  # whether it sees the anchor in a mirror too, at every size
     teacher_weight: float = 0.0
     teacher_share: float = 1.0  # of every batch; a teacher may cost more than the network
     teacher_kinds: tuple[str, ...] = ("rot_var_illum_invar",)
@@ -57,6 +60,7 @@ class LossConfig:
     def __post_init__(self) -> None:
         if bool(self.teacher) != (self.teacher_weight > 0):
             raise ValueError("loss.teacher and loss.teacher_weight need each other")
+        looks(self.teacher_sizes, self.teacher_mirrored)  # refuses sizes that are none
         if self.matching not in ("dual_softmax", "triplet"):
             raise ValueError(f"loss.matching is {self.matching!r}; it must be 'dual_softmax' or 'triplet'")
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lisrd.describe import Describer, build_describer
 from lisrd.errors import InputError
+from lisrd.train.looks import describe_looks, looks
 from lisrd.types import Keypoints
 
 
@@ -24,8 +25,12 @@ class Teacher:
         descriptor_dim: int,
         size: tuple[int, int],
         device: torch.device | str = "cpu",
+        sizes: Sequence[float] = (),
+        mirrored: bool = False,
     ) -> None:
         """`kinds` are the names of the invariances that it teaches, `size` is the anchor's (height, width).
+
+        It looks at the anchor as it is, at `sizes` times its size, and where `mirrored` in a mirror too.
 
         Raises InputError for an unknown describer.
         """
@@ -33,6 +38,7 @@ class Teacher:
         self.device = torch.device(device)
         self.kinds = tuple(kinds)
         self.size = size
+        self.looks = looks(sizes, mirrored)
         self.descriptor_dim = descriptor_dim
         self.components: Float[Tensor, "K values D"] | None = None
 
@@ -76,7 +82,7 @@ class Teacher:
         anchor = canvas[:, :, top : top + self.size[0], left : left + self.size[1]].float() / 255
         xy, mask = batch["keypoints0"], batch["keypoint_mask"]
         keypoints = Keypoints(xy, mask.float(), mask, batch["scales"], batch["oris"])
-        features = self.describer.describe(anchor, keypoints, keep_turns=False)
+        features = describe_looks(self.describer, anchor, keypoints, self.looks)
         descriptors = features.descriptors
         if descriptors.shape[2] == 1:
             return descriptors.expand(-1, -1, len(self.kinds), -1)

@@ -101,7 +101,8 @@ class Trainer:
         loss, dim = config.loss, config.network.descriptor_dim
         kinds = [network.invariances[v].name for v in objective.taught]
         size, device = config.data.size, self.fabric.device
-        self.teacher = Teacher(loss.teacher, kinds, dim, size, device) if loss.teacher else None
+        how = (loss.teacher_sizes, loss.teacher_mirrored)
+        self.teacher = Teacher(loss.teacher, kinds, dim, size, device, *how) if loss.teacher else None
         return _LossOf(network, objective)
 
     @property
