@@ -10,7 +10,7 @@ import torch
 
 from lisrd.describe import build_describer
 from lisrd.describe.network import PyramidConfig, PyramidNetwork
-from lisrd.describe.weights import save_weights
+from lisrd.describe.weights import load_network, save_weights
 from lisrd.errors import InputError
 from lisrd.invariance import invariances
 from lisrd.train.config import OptimiserConfig, RunConfig, TrainingConfig, load_config
@@ -54,11 +54,11 @@ def test_descriptors_start_where_other_weights_ended(weights: Path) -> None:
     torch.manual_seed(0)
     network = PyramidNetwork(replace(SMALL, num_clusters=4))
     own = {n: t.clone() for n, t in network.state_dict().items() if n.startswith("meta.")}
-    told = start_from(network, weights)
+    (told,) = start_from(network, [weights])
     assert told["steps"] == 5
     assert told["minutes"] == 1.5
     expected = PyramidNetwork(SMALL)
-    start_from(expected, weights)
+    start_from(expected, [weights])
     for name, tensor in expected.state_dict().items():
         if not name.startswith("meta."):
             assert torch.equal(network.state_dict()[name], tensor), name
@@ -67,24 +67,50 @@ def test_descriptors_start_where_other_weights_ended(weights: Path) -> None:
 
 def test_weights_of_other_sizes_are_refused(weights: Path) -> None:
     with pytest.raises(InputError, match=r"do not fit this configuration, encoder\..* first"):
-        start_from(PyramidNetwork(replace(SMALL, widths=(4, 2, 2, 2, 2))), weights)
+        start_from(PyramidNetwork(replace(SMALL, widths=(4, 2, 2, 2, 2))), [weights])
+
+
+def test_of_several_weights_it_is_their_mean(weights: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    first, second = load_network(weights), PyramidNetwork(SMALL)
+    other = tmp_path / "other.safetensors"
+    save_weights(other, second, {"steps": 7})
+    network = PyramidNetwork(SMALL)
+    told = start_from(network, [weights, other])
+    assert [one["steps"] for one in told] == [5, 7]
+    for name, mean in network.state_dict().items():
+        expected = (first.state_dict()[name] + second.state_dict()[name]) / 2
+        torch.testing.assert_close(mean, expected.to(mean.dtype))
+
+
+def test_no_steps_only_validate_and_measure(photographs: Path, weights: Path, tmp_path: Path) -> None:
+    """The mean of weights is exported this way: nothing is learned, BatchNorm's statistics are measured."""
+    none = replace(settings(), network=SMALL, run=replace(settings().run, steps=0))
+    run = Trainer(none, photographs, tmp_path / "run", workers=0, init=[weights, weights])
+    averaged = run.fit().state_dict()
+    assert run.progress.step == 0
+    assert run.last_validation
+    started = load_network(weights).state_dict()
+    measured = {name for name in averaged if not torch.equal(averaged[name].cpu(), started[name])}
+    assert measured
+    assert all("running_" in name or "num_batches" in name for name in measured)
 
 
 def test_selection_alone_leaves_the_descriptors(photographs: Path, weights: Path, tmp_path: Path) -> None:
-    run = Trainer(settings(parts="selection"), photographs, tmp_path / "run", workers=0, init=weights)
+    run = Trainer(settings(parts="selection"), photographs, tmp_path / "run", workers=0, init=[weights])
     before = {n: t.clone() for n, t in run.network.state_dict().items()}
     run.fit()
     moved = {n for n, t in run.network.state_dict().items() if not torch.equal(t, before[n])}
     assert moved
     assert all(name.startswith("meta.") for name in moved)
-    assert run.provenance()["started_from"]["steps"] == 5
+    assert run.provenance()["started_from"][0]["steps"] == 5
 
 
 def test_resumed_run_remembers_where_it_started(photographs: Path, weights: Path, tmp_path: Path) -> None:
-    Trainer(settings(), photographs, tmp_path / "run", workers=0, init=weights).fit()
+    Trainer(settings(), photographs, tmp_path / "run", workers=0, init=[weights]).fit()
     again = Trainer(settings(), photographs, tmp_path / "run", workers=0)
     assert again.resume()
-    assert again.provenance()["started_from"]["minutes"] == 1.5
+    assert again.provenance()["started_from"][0]["minutes"] == 1.5
 
 
 def test_cooldown_by_hand() -> None:

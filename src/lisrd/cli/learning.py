@@ -15,13 +15,18 @@ def train(
     config: Annotated[Path, typer.Argument(help="A TOML file; see configs/.")],
     data: Annotated[Path, typer.Option(help="Folder that the sources' paths are below.")],
     out: Annotated[Path, typer.Option(help="Checkpoints, metrics and validation go here.")],
-    steps: Annotated[int | None, typer.Option(min=1, help="Stop after this step.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="Stop after this step; 0 only validates and exports.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after this time, over all sessions.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoint in --out.")
     ] = False,
     init: Annotated[
-        str | None, typer.Option(help="Weights that a new run starts from: a bundled name or a file.")
+        list[str] | None,
+        typer.Option(
+            help="Weights to start from: a bundled name or a file; given several times, their mean."
+        ),
     ] = None,
     val: Annotated[
         Path | None, typer.Option(help="Real pairs to validate on: a folder as RDNIM's or HPatches'.")
@@ -60,7 +65,7 @@ def train(
         workers=workers,
         resume=resume,
         on_step=show,
-        init=init,
+        init=init or (),
         real_pairs=RealPairs(val, out, val_pairs) if val else None,
     )
     if sheet:

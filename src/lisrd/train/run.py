@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lisrd.errors import InputError
@@ -24,12 +24,12 @@ def build_trainer(
     workers: int = 1,
     resume: bool = False,
     on_step: Callable[[dict[str, float]], None] | None = None,
-    init: str | Path | None = None,
+    init: Sequence[str | Path] = (),
     real_pairs: RealScores | None = None,
 ) -> Trainer:
     """The trainer of a network or of a bank's selection, at the start or where `out` left off.
 
-    `init`: weights that a new run starts from; a resumed one has its own. `real_pairs`: see `Trainer`.
+    `init`: weights that a new run starts from, of several their mean; a resumed one has its own. `real_pairs`: see `Trainer`.
 
     Raises:
         InputError: bad configuration or data; `out` holds a run and `resume` is false, or the run there is another.
@@ -41,10 +41,10 @@ def build_trainer(
         if real_pairs:
             raise InputError("--val is for networks; measure a bank with `lisrd evaluate`")
         bank = with_budget(load_bank_config(config), steps, minutes)
-        trainer = BankTrainer(bank, data, out, seed, workers, on_step, None if resume else init)
+        trainer = BankTrainer(bank, data, out, seed, workers, on_step, () if resume else init)
     else:
         network = with_budget(load_config(config), steps, minutes)
-        trainer = Trainer(network, data, out, seed, workers, on_step, None if resume else init)
+        trainer = Trainer(network, data, out, seed, workers, on_step, () if resume else init)
         trainer.real_pairs = real_pairs
     if resume:
         trainer.resume()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lisrd.describe.weights import fingerprint, load_network, read_metadata
 from lisrd.errors import InputError
@@ -14,16 +16,25 @@ from lisrd.errors import InputError
 _SELECTION = "meta."
 
 
-def start_from(network: nn.Module, weights: str | Path) -> dict[str, Any]:
-    """Copy every parameter of `weights` into the network; parts of the selection that they lack stay as they are.
+def start_from(network: nn.Module, weights: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Copy every parameter of `weights`, of several their mean; parts of the selection that they lack stay as they are.
 
-    Returns what provenance should say of it.
+    The mean of runs that started alike is often better than any of them. Source: Wortsman et al., Model Soups, ICML
+    2022. Returns what provenance should say of each.
 
     Raises:
         InputError: no such weights, or descriptors of another network.
     """
-    found = load_network(weights).state_dict()
     wanted = network.state_dict()
+    found = [_fitting(wanted, one) for one in weights]
+    common = set(found[0]).intersection(*found)
+    means = {name: torch.stack([state[name].double() for state in found]).mean(0) for name in common}
+    network.load_state_dict(wanted | {name: mean.to(wanted[name].dtype) for name, mean in means.items()})
+    return [_told(one) for one in weights]
+
+
+def _fitting(wanted: dict[str, Tensor], weights: str | Path) -> dict[str, Tensor]:
+    found = load_network(weights).state_dict()
     fitting = {n: t for n, t in found.items() if n in wanted and t.shape == wanted[n].shape}
     missing = [n for n in wanted if n not in fitting and not n.startswith(_SELECTION)]
     if missing:
@@ -31,7 +42,10 @@ def start_from(network: nn.Module, weights: str | Path) -> dict[str, Any]:
             f"{weights}: {len(missing)} parameters do not fit this configuration, {missing[0]} first; "
             "start from weights of a network of the same sizes"
         )
-    network.load_state_dict(wanted | fitting)
+    return fitting
+
+
+def _told(weights: str | Path) -> dict[str, Any]:
     provenance = read_metadata(weights)["provenance"]
     told = {key: provenance[key] for key in ("steps", "minutes", "started_from") if key in provenance}
     return {"sha256": fingerprint(weights), **told}

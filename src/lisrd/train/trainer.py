@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -67,9 +67,9 @@ class Trainer:
         seed: int = 0,
         workers: int = 1,
         on_step: Callable[[dict[str, float]], None] | None = None,
-        init: str | Path | None = None,
+        init: Sequence[str | Path] = (),
     ) -> None:
-        """`init` names weights to start from: a bundled name or a file.
+        """`init` names weights to start from, bundled names or files; of several the mean.
 
         Raises:
             InputError: bad data, or weights of another network.
@@ -239,7 +239,8 @@ class Trainer:
         """Share of the budget that is used, by steps or by time."""
         run = self.config.run
         by_time = self.progress.seconds / (60 * run.minutes) if run.minutes else 0.0
-        return max(self.progress.step / run.steps, by_time)
+        by_steps = self.progress.step / run.steps if run.steps else 1.0
+        return max(by_steps, by_time)
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Scores of the averaged network, appended to `validation.jsonl`."""
