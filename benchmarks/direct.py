@@ -13,10 +13,11 @@ from torch import Tensor
 
 from lisrd.coordinates import sample_map
 from lisrd.describe.network import PyramidNetwork
+from lisrd.describe.weights import Network
 from lisrd.match.agreement import agreement_logits, distinct_shares
 from lisrd.train.data.triplets import Triplets
 from lisrd.train.losses import masked_mean
-from lisrd.train.objective import TripletObjective
+from lisrd.train.objective import TripletObjective, Views
 from lisrd.types import LocalFeatures
 
 
@@ -80,7 +81,10 @@ def selection_weights_direct(
 
 
 class DirectObjective(TripletObjective):
-    """The same losses from the similarities of every kind of every pair, held whole; those not asked for are masked."""
+    """The same losses from the similarities of every kind of every pair, held whole; those not asked for are masked.
+
+    Keypoints carry 1024-d meta descriptors.
+    """
 
     def _matching(
         self,
@@ -90,6 +94,22 @@ class DirectObjective(TripletObjective):
         mask: Bool[Tensor, "B N"],
         chosen: Bool[Tensor, "B V"],
     ) -> Float[Tensor, ""]:
-        similarity = torch.einsum("bnvd,bmvd->bvnm", descriptors0, descriptors1)
+        similarity = descriptor_similarities(descriptors0, descriptors1)
         losses = [self._pair_loss(one, ignored) for one in similarity.unbind(1)]
         return masked_mean(torch.stack(losses, dim=1), mask[:, None] & chosen[:, :, None])
+
+    def _selected(
+        self, network: Network, views: Views, triplets: Triplets
+    ) -> tuple[Float[Tensor, "B N N"], Float[Tensor, "B V N"]]:
+        d0, d1, _ = views.descriptors
+        similarity = descriptor_similarities(d0.detach(), d1.detach()).float()
+        assert isinstance(network, PyramidNetwork)
+        weights = selection_weights_direct(network, *views.meta, similarity, triplets)
+        return (weights * similarity).sum(1), weights.diagonal(dim1=2, dim2=3)
+
+
+def descriptor_similarities(
+    descriptors0: Float[Tensor, "B N V D"], descriptors1: Float[Tensor, "B N V D"]
+) -> Float[Tensor, "B V N N"]:
+    """Of all kinds and pairs at once."""
+    return torch.einsum("bnvd,bmvd->bvnm", descriptors0, descriptors1)

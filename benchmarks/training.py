@@ -7,12 +7,11 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from unittest.mock import patch
 
 import cv2
 import torch
 
-from benchmarks.direct import DirectObjective, selection_weights_direct
+from benchmarks.direct import DirectObjective
 from benchmarks.inputs import generator, image, triplets
 from benchmarks.timing import Comparison
 from lisrd.describe.network import PyramidConfig, PyramidNetwork
@@ -29,7 +28,7 @@ _PHOTOGRAPHS = 24
 
 
 class Step:
-    """Forward, all losses and backward of one batch."""
+    """Forward, all losses and backward of one batch, on its device."""
 
     def __init__(
         self,
@@ -45,22 +44,11 @@ class Step:
 
     def run(self) -> float:
         lower = self.dtype != torch.float32
-        with torch.autocast("cpu", dtype=self.dtype if lower else None, enabled=lower):
+        with torch.autocast(self.batch.images.device.type, self.dtype if lower else None, enabled=lower):
             loss = self.objective(self.network, self.batch)["loss"]
         loss.backward()
         self.network.zero_grad()
         return loss.item()
-
-
-class DirectStep(Step):
-    """A step whose keypoints carry 1024-d meta descriptors, and which holds all N x V x N similarities."""
-
-    def __init__(self, batch: Triplets, dtype: torch.dtype) -> None:
-        super().__init__(batch, dtype, objective=DirectObjective)
-
-    def run(self) -> float:
-        with patch("lisrd.train.objective.selection_weights", selection_weights_direct):
-            return super().run()
 
 
 class Data:
@@ -99,9 +87,9 @@ def comparisons(batch: int, width: int, height: int, count: int) -> Iterator[Com
     direct = (
         "the direct formulation: 1024-d meta descriptors per keypoint, N x V x N similarities of all pairs"
     )
-    exact = DirectStep(inputs, torch.float32).run
+    exact = Step(inputs, torch.float32, objective=DirectObjective).run
     yield Comparison("train_step_vs_direct", words, f"{direct}, float32", ours.run, exact)
-    same = DirectStep(inputs, dtype).run
+    same = Step(inputs, dtype, objective=DirectObjective).run
     yield Comparison("train_step_vs_direct_same_precision", words, f"{direct}, {precision}", ours.run, same)
     plain = Step(inputs, dtype, plain_config()).run
     yield Comparison(

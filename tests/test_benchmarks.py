@@ -21,7 +21,7 @@ from benchmarks.direct import (  # noqa: E402
     match_plain,
     selection_weights_direct,
 )
-from benchmarks.gpu_report import write_report  # noqa: E402
+from benchmarks.gpu.report import write_report  # noqa: E402
 from benchmarks.inputs import feature_pair, given_keypoints, triplets, unit  # noqa: E402
 from benchmarks.peers import PEERS  # noqa: E402
 from benchmarks.report import table  # noqa: E402

@@ -22,7 +22,6 @@ from lisrd.match.selection import (
     invariance_weights,
     meta_factors,
     tile_weights,
-    weighted_similarity,
 )
 from lisrd.train.data.triplets import Triplets
 from lisrd.train.looks import looks
@@ -34,6 +33,7 @@ from lisrd.train.losses import (
     triplet_loss,
     variant_loss,
 )
+from lisrd.train.pair_selection import selected_similarity
 from lisrd.train.pair_softmax import dual_softmax_of_descriptors
 from lisrd.types import Keypoints
 
@@ -128,10 +128,9 @@ class TripletObjective(nn.Module):
         if config.variant_weight:
             parts["variant"] = self._variant((d0 * d2).sum(-1), (d0 * d1).sum(-1), triplets, residual)
         if config.meta_weight or config.selection_weight:
-            changed = descriptor_similarity(d0.detach(), d1.detach()).float()
-            weights = selection_weights(network, views.meta[0], views.meta[1], changed, triplets)
-            parts["meta"] = self._meta(weights, changed, ignored, triplets)
-            parts["selection"] = self._selection(weights, triplets, residual)
+            weighted, own_weights = self._selected(network, views, triplets)
+            parts["meta"] = masked_mean(self._pair_loss(weighted, ignored), triplets.mask)
+            parts["selection"] = self._selection(own_weights, triplets, residual)
         if taught is not None:
             parts["teacher"] = self._teacher(views, taught, triplets.mask, must_match)
         parts["loss"] = parts["invariant"] + sum(
@@ -189,19 +188,23 @@ class TripletObjective(nn.Module):
         loss = variant_loss(steady[image, :, kind], changed[image, :, kind], gap[image, kind])
         return masked_mean(loss, triplets.mask[image])
 
-    def _meta(
-        self,
-        weights: Float[Tensor, "B V N N"],
-        similarity: Float[Tensor, "B V N N"],
-        ignored: Bool[Tensor, "B N N"],
-        triplets: Triplets,
-    ) -> Float[Tensor, ""]:
-        """The matching loss of the weighted similarity; the local descriptors learn nothing from it."""
-        weighted = weighted_similarity(similarity, weights)
-        return masked_mean(self._pair_loss(weighted, ignored), triplets.mask)
+    def _selected(
+        self, network: Network, views: Views, triplets: Triplets
+    ) -> tuple[Float[Tensor, "B N N"], Float[Tensor, "B V N"]]:
+        """The weighted similarity of images 0 and 1, and the weights at true correspondences.
+
+        The local descriptors learn nothing from either.
+        """
+        d0, d1, _ = views.descriptors
+        meta0, meta1 = views.meta
+        thin = selection_factors(network, meta0, meta1, triplets)
+        sharpness, bias = network.meta.log_sharpness.exp(), network.meta.bias
+        selection = network.selection
+        agreement = (selection.agreement_power, selection.agreement_ratio)
+        return selected_similarity((d0, d1), thin, triplets.mask, sharpness, bias, agreement)
 
     def _selection(
-        self, weights: Float[Tensor, "B V N N"], triplets: Triplets, residual: Float[Tensor, " B"]
+        self, own_weights: Float[Tensor, "B V N"], triplets: Triplets, residual: Float[Tensor, " B"]
     ) -> Float[Tensor, ""]:
         """Cross entropy, at true correspondences, to the descriptor that is invariant to just what changed."""
         rotated = self.rotation_changed(triplets, residual)
@@ -209,7 +212,7 @@ class TripletObjective(nn.Module):
         needed = (self.invariant_to_rotation == rotated[:, None]) & (
             self.invariant_to_light == relit[:, None]
         )
-        chosen = weights.diagonal(dim1=2, dim2=3)[needed]  # one kind per image: (B, N)
+        chosen = own_weights[needed]  # one kind per image: (B, N)
         return masked_mean(-chosen.clamp_min(1e-6).log(), triplets.mask)
 
     def _teacher(
@@ -227,6 +230,22 @@ class TripletObjective(nn.Module):
         return masked_mean(1 - (learners * taught).sum(-1), asked)
 
 
+def selection_factors(
+    network: Network,
+    meta0: Float[Tensor, "B V T T C"],
+    meta1: Float[Tensor, "B V T T C"],
+    triplets: Triplets,
+) -> tuple[Float[Tensor, "B V N tiles"], Float[Tensor, "B V N tiles"]]:
+    """`lisrd.match.selection.meta_factors` of the keypoints of images 0 and 1."""
+    height, width = triplets.images.shape[-2:]
+    size = meta0.new_tensor([[width, height]]).expand(len(meta0), 2)
+    tiles = network.config.tiles_per_side
+    weights0, weights1 = (
+        tile_weights(k.to(meta0.dtype), size, tiles, network.tile_sampling) for k in triplets.keypoints[:2]
+    )
+    return meta_factors(meta0, meta1, weights0, weights1)
+
+
 def selection_weights(
     network: Network,
     meta0: Float[Tensor, "B V T T C"],
@@ -235,13 +254,7 @@ def selection_weights(
     triplets: Triplets,
 ) -> Float[Tensor, "B V N N"]:
     """Invariance weights of all keypoint pairs of images 0 and 1, differentiable; the pair's agreement is given."""
-    height, width = triplets.images.shape[-2:]
-    size = meta0.new_tensor([[width, height]]).expand(len(meta0), 2)
-    tiles = network.config.tiles_per_side
-    weights0, weights1 = (
-        tile_weights(k.to(meta0.dtype), size, tiles, network.tile_sampling) for k in triplets.keypoints[:2]
-    )
-    thin0, thin1 = meta_factors(meta0, meta1, weights0, weights1)
+    thin0, thin1 = selection_factors(network, meta0, meta1, triplets)
     bias: Tensor = network.meta.bias.expand(len(meta0), -1)
     selection = network.selection
     if selection.agreement_power:

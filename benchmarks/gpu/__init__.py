@@ -1,0 +1,1 @@
+"""Describing, matching and training on one GPU: `python -m benchmarks.gpu`."""
