@@ -77,7 +77,10 @@ def _stages_of(pair: dict[str, Any], describer: str) -> dict[str, Any]:
 
 
 def ablation_table(rows: Sequence[Row]) -> str:
-    """Per describer and estimate: shares within 1 / 3 / 5 px (the interval of 3), and the error of matches."""
+    """Per describer and estimate: shares within 1 / 3 / 5 px (the interval of 3), and the errors of correct matches.
+
+    Of these the mean of the pairs' medians, and the median of all pairs together.
+    """
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     for row in rows:
         names = (row[key].partition("=")[0] for key in ("detector", "describer", "estimate"))
@@ -93,7 +96,9 @@ def ablation_table(rows: Sequence[Row]) -> str:
 def _cell(row: Row) -> str:
     low, high = row["interval"]["accuracy_3"]
     shares = " / ".join(f"{100 * row[f'accuracy_{t}']:.0f}" for t in (1, 3, 5))
-    return f"{shares} ({100 * low:.0f}-{100 * high:.0f}); {row['median_error']:.2f}"
+    of_all = row["error_of_all"]
+    errors = f"{row['median_error']:.2f} / {'-' if of_all is None else format(of_all, '.2f')}"
+    return f"{shares} ({100 * low:.0f}-{100 * high:.0f}); {errors}"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -8,18 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from lisrd.errors import InputError
 from lisrd.evaluate import evaluate
 from lisrd.evaluate.datasets.preparation import LongestSide, Rotate
-from lisrd.evaluate.geometry_rows import geometry_rows, mean_of_known, share_within
+from lisrd.evaluate.geometry_rows import geometry_rows, mean_of_known, median_of_all, share_within
+from lisrd.evaluate.metrics.matching import error_counts
 from lisrd.evaluate.report import html_report, markdown_report
 from lisrd.evaluate.score import PairResult
 
 
 def result(name: str, part: str, corner: float | None, median: float | None) -> PairResult:
-    estimate = {"corner_error": corner, "median_error": median, "num_correct": 10}
+    counts = [0] * 60
+    if median is not None:
+        counts[round(median / 0.05)] = 10
+    estimate = {"corner_error": corner, "median_error": median, "num_correct": 10, "error_counts": counts}
     timed = {**estimate, "seconds": {"estimate": 0.1, "guided": 0.4}}
     scores: dict[str, Any] = {"geometry": {"ransac": estimate, "full": timed}}
     return PairResult(name, "scene", part, scores={"sift": scores})
@@ -40,6 +46,8 @@ def test_rows_by_hand() -> None:
     day, everything = rows[1], rows[5]
     assert (day["accuracy_1"], day["accuracy_3"], day["accuracy_5"]) == (0.5, 1, 1)
     assert day["median_error"] == pytest.approx(0.6)
+    assert day["error_of_all"] == pytest.approx(0.45)  # ten matches of 0.4 to 0.45 px, ten of 0.8 to 0.85
+    assert rows[3]["error_of_all"] is None
     assert everything["accuracy_5"] == pytest.approx(2 / 3)  # no homography is a wrong one
     assert everything["median_error"] == pytest.approx(0.6)  # and says nothing about the error of matches
     assert everything["seconds"] == pytest.approx({"estimate": 0.1, "refine": 0, "guided": 0.4})
@@ -52,6 +60,25 @@ def test_statistics_take_resamples_at_once() -> None:
     errors = np.array([[0.5, np.inf], [1.0, 1.0]])
     np.testing.assert_allclose(share_within(errors, 1.0), [0.5, 1.0])
     np.testing.assert_allclose(mean_of_known(np.array([[1.0, np.nan], [2.0, 4.0]])), [1.0, 3.0])
+
+
+def test_median_of_all_matches_by_hand() -> None:
+    """A pair with many matches counts as much as its matches; resamples at once."""
+    first, second = np.zeros((2, 60))
+    first[2], second[10] = 6, 2
+    assert median_of_all(np.stack([first, second])) == pytest.approx(0.05 * (2 + 4 / 6))
+    both = median_of_all(np.stack([[first, second], [second, second]]))
+    np.testing.assert_allclose(both, [0.05 * (2 + 4 / 6), 0.05 * 10.5])
+    assert np.isnan(median_of_all(np.zeros((3, 60))))
+
+
+@given(st.lists(st.floats(0, 3), min_size=1, max_size=80))
+def test_error_counts_hold_the_median_within_a_bin(values: list[float]) -> None:
+    errors = torch.tensor(values, dtype=torch.float64).expand(2, -1)
+    counts = np.array([error_counts(errors)], dtype=np.float64)
+    assert counts.sum() == len(values)
+    below, above = np.quantile(values, 0.5, method="lower"), np.quantile(values, 0.5, method="higher")
+    assert below - 0.0501 <= median_of_all(counts) <= above + 0.0501
 
 
 def test_without_geometry_there_are_no_rows() -> None:

@@ -107,11 +107,12 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
 
 def _geometry_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     """One line per estimate of the geometry stage; no table where they were not asked for."""
-    lines = [["describer", "part", "estimate", "pairs", "1 px", "3 px", "5 px", "error, px"]]
+    lines = [["describer", "part", "estimate", "pairs", "1 px", "3 px", "5 px", "error, px", "of all, px"]]
     for row in rows:
         shares = (_percent(row[f"accuracy_{pixels}"]) for pixels in (1, 3, 5))
         named = [row["describer"], row["part"], row["estimate"], str(row["pairs"])]
-        lines.append([*named, *shares, f"{row['median_error']:.2f}"])
+        errors = (_pixels(row[name]) for name in ("median_error", "error_of_all"))
+        lines.append([*named, *shares, *errors])
     return [_aligned(lines)] if rows else []
 
 
@@ -147,6 +148,10 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 
 def _number(value: float, metric: str) -> str:
     return f"{value:.1f}" if metric.startswith("num_") else _percent(value)
+
+
+def _pixels(error: float | None) -> str:
+    return "-" if error is None else f"{error:.2f}"
 
 
 def _percent(share: float | None) -> str:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from lisrd.evaluate.metrics.bootstrap import bootstrap_interval
 from lisrd.evaluate.metrics.curves import CORNER_AUC_PX, error_auc
+from lisrd.evaluate.metrics.matching import ERROR_BIN_PX
 from lisrd.evaluate.score import PairResult
 from lisrd.evaluate.summary import EVERYTHING, Metric, Row, metric_values
 
@@ -25,6 +26,22 @@ def mean_of_known(values: Float[np.ndarray, "*batch N"]) -> Float[np.ndarray, "*
     """Mean without what is not a number."""
     known = np.isfinite(values)
     return np.asarray(np.where(known, values, 0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1))
+
+
+def median_of_all(counts: Float[np.ndarray, "*batch N bins"]) -> Float[np.ndarray, "*batch"]:
+    """The median error of all correct matches of N pairs, from their `error_counts`; NaN without any."""
+    below = counts.sum(axis=-2).cumsum(axis=-1)
+    half = below[..., -1:] / 2
+    place = (below < half).sum(axis=-1, keepdims=True)  # of the bin that holds the median
+    start = np.where(place > 0, np.take_along_axis(below, np.maximum(place - 1, 0), axis=-1), 0)
+    inside = np.take_along_axis(below, np.minimum(place, below.shape[-1] - 1), axis=-1) - start
+    share = np.divide(half - start, inside, out=np.full_like(half, np.nan), where=inside > 0)
+    return np.asarray(ERROR_BIN_PX * (place + share)[..., 0])
+
+
+def _known_median(counts: Float[np.ndarray, "R N bins"]) -> Float[np.ndarray, " K"]:
+    """Of those resamples that hold a correct match."""
+    return median_of_all(counts[counts.any(axis=(-2, -1))])
 
 
 METRICS = (
@@ -46,8 +63,9 @@ STEPS = ("estimate", "refine", "guided")
 def geometry_rows(results: Sequence[PairResult], describers: Sequence[str], seed: int = 0) -> list[Row]:
     """One row per part, describer and estimate; the part `all` holds every pair. None where nothing was asked.
 
-    `accuracy_T` and `auc_T` are of the corner errors up to T pixels, `median_error` (pixels) and `num_correct` of
-    the matches within 3 px of the truth, as the estimate left them; `seconds` per step.
+    `accuracy_T` and `auc_T` are of the corner errors up to T pixels; `median_error` (pixels, the mean of the pairs'
+    medians), `error_of_all` (the median of all pairs' matches together) and `num_correct` of the matches within 3 px of
+    the truth, as the estimate left them; `seconds` per step.
     """
     scored = [result for result in results if result.scores]
     parts = sorted({result.part for result in scored} - {EVERYTHING})
@@ -68,6 +86,11 @@ def _row(describer: str, estimate: str, part: str, results: Sequence[PairResult]
         values = metric_values(metric, scores)
         row[metric.name] = float((metric.statistic or np.mean)(values))
         interval[metric.name] = list(bootstrap_interval(values, metric.statistic, seed=seed))
+    counts = np.array([score["error_counts"] for score in scores], dtype=np.float64)
+    row["error_of_all"] = None  # without a correct match
+    if counts.any():
+        row["error_of_all"] = float(median_of_all(counts))
+        interval["error_of_all"] = list(bootstrap_interval(counts, _known_median, seed=seed))
     timed = [score["seconds"] for score in scores if "seconds" in score]
     seconds = {step: float(np.mean([one.get(step, 0.0) for one in timed])) for step in STEPS if timed}
     return {**row, "seconds": seconds, "interval": interval}

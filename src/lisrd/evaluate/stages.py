@@ -49,7 +49,11 @@ def score_stages(
     common = matcher.common
     if not stages or common.H_0to1 is None:
         return {}
+    none = common.keypoints0.new_zeros(0, 2, dtype=torch.long)
+    pairs = none if matched is None else matched.matches.matches
+    errors = matching.match_errors(common.keypoints0, common.keypoints1, pairs, common.H_0to1)
     known = {name: scores[name] for name in ("num_correct", "median_error")}
+    known |= {"error_counts": matching.error_counts(errors)}
     found: dict[str, Scores] = {
         "ransac": {"corner_error": scores["corner_error"], **known},
         "magsac": {"corner_error": scores["corner_error_magsac"], **known},
@@ -80,6 +84,7 @@ def _scores(common: CommonPair, verified: VerifiedPair) -> dict[str, Any]:
         "corner_error": finite(corner),
         "num_correct": int(matching.correct_matches(errors).sum()),
         "median_error": matching.median_correct_error(errors),
+        "error_counts": matching.error_counts(errors),
         "verdict": verified.verdict.answer,
         "num_inliers": verified.geometry.num_inliers,
         "seconds": verified.seconds,

@@ -29,7 +29,8 @@ def build_trainer(
 ) -> Trainer:
     """The trainer of a network or of a bank's selection, at the start or where `out` left off.
 
-    `init`: weights that a new run starts from, of several their mean; a resumed one has its own. `real_pairs`: see `Trainer`.
+    `init`: weights that a new run starts from, of several their mean; a resumed one has its own. `real_pairs`: see
+    `Trainer`.
 
     Raises:
         InputError: bad configuration or data; `out` holds a run and `resume` is false, or the run there is another.

@@ -18,6 +18,8 @@ from lisrd.coordinates import warp_points
 CORRECT_PX = 3.0
 #: The thresholds of the mean matching accuracy curve.
 MMA_PX = tuple(float(pixels) for pixels in range(1, 11))
+#: Width of the bins of `error_counts`, pixels.
+ERROR_BIN_PX = 0.05
 
 
 def match_errors(
@@ -50,10 +52,21 @@ def correct_matches(errors: Float[Tensor, "2 S"], threshold: float = CORRECT_PX)
     return (errors <= threshold).all(dim=0)
 
 
+def correct_errors(errors: Float[Tensor, "2 S"], threshold: float = CORRECT_PX) -> Float[Tensor, " correct"]:
+    """Of the correct matches the mean error in the two images, pixels."""
+    return errors[:, correct_matches(errors, threshold)].mean(dim=0)
+
+
 def median_correct_error(errors: Float[Tensor, "2 S"], threshold: float = CORRECT_PX) -> float | None:
-    """Median over the correct matches of their mean error in the two images, pixels; None without any."""
-    correct = errors[:, correct_matches(errors, threshold)].mean(dim=0)
+    """Median of `correct_errors`; None without any."""
+    correct = correct_errors(errors, threshold)
     return float(correct.quantile(0.5)) if correct.numel() else None
+
+
+def error_counts(errors: Float[Tensor, "2 S"]) -> list[int]:
+    """How many `correct_errors` lie in each bin of `ERROR_BIN_PX` up to `CORRECT_PX`: sums say what many pairs do."""
+    bins = round(CORRECT_PX / ERROR_BIN_PX)
+    return [int(count) for count in correct_errors(errors).float().cpu().histc(bins, 0, CORRECT_PX)]
 
 
 def true_partners(

@@ -53,6 +53,7 @@ GEOMETRY_COLUMNS = (
     *(Column(f"accuracy_{t}", f"within {t} px", percent=True, best="high") for t in (1, 3, 5)),
     *(Column(f"auc_{t}", f"AUC {t} px", percent=True, best="high") for t in (1, 3, 5)),
     Column("median_error", "error, px", digits=2, best="low"),
+    Column("error_of_all", "of all matches, px", digits=2, best="low"),
     Column("num_correct", "correct", digits=0, best="high"),
 )
 
