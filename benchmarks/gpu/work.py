@@ -26,7 +26,7 @@ class Sizes:
     matched: tuple[int, ...] = (2048, 4096, 8192, 16384, 32768)
     tiles: tuple[int, ...] = (4096, 16384)
     training: tuple[int, int, int] = (320, 240, 512)  # width, height, keypoints
-    triplets: tuple[int, ...] = (8, 32)
+    triplets: tuple[int, ...] = (8, 64)
     square: int = 8192
     copied: int = 1 << 30  # bytes
 
