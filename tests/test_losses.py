@@ -16,9 +16,8 @@ from torch import Tensor
 
 from lisrd.describe.network import PyramidConfig, PyramidNetwork
 from lisrd.invariance import invariances
-from lisrd.match.agreement import agreement_logits, distinct_shares
-from lisrd.match.selection import descriptor_similarity, invariance_weights, weighted_similarity
-from lisrd.train import pair_selection, pair_softmax
+from lisrd.match.selection import descriptor_similarity
+from lisrd.train import pair_softmax
 from lisrd.train.data.triplets import Triplets
 from lisrd.train.losses import (
     dual_softmax_loss,
@@ -30,7 +29,6 @@ from lisrd.train.losses import (
     variant_loss,
 )
 from lisrd.train.objective import LossConfig, TripletObjective, Views
-from lisrd.train.pair_selection import selected_similarity
 from lisrd.train.pair_softmax import dual_softmax_of_descriptors
 
 INFINITE = math.inf
@@ -304,45 +302,6 @@ def test_gradients_of_the_selection(two_triplets: Triplets) -> None:
     assert torch.autograd.gradcheck(losses, (*tiles, learned.log_sharpness, learned.bias))
 
 
-@given(
-    st.integers(0, 2**32 - 1),
-    st.integers(1, 3),
-    st.integers(1, 9),
-    st.booleans(),
-    st.sampled_from([0.0, 4.0, 16.0]),
-)
-def test_selected_similarity_is_that_of_the_matcher(
-    seed: int, images: int, count: int, at_once: bool, power: float
-) -> None:
-    """Values and all gradients, with and without the pair's agreement; by image or all at once."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (2, images, count, 4, 6)
-    d0, d1 = torch.nn.functional.normalize(torch.randn(shape, generator=generator).double(), dim=-1)
-    thin = torch.randn((2, images, 4, count, 9), generator=generator).double()
-    start = torch.randn(4, generator=generator).double()
-    present = torch.rand(images, count, generator=generator) < 0.8
-    by_weighted = torch.randn(images, count, count, generator=generator).double()
-    by_chosen = torch.randn(images, 4, count, generator=generator).double()
-
-    def gradients(fused: bool) -> tuple[Tensor, ...]:
-        k = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
-        a, b, bias = (x.clone().requires_grad_() for x in (*thin, start))
-        if fused:
-            with patch.object(pair_selection, "made_together", return_value=at_once):
-                weighted, own = selected_similarity((d0, d1), (a, b), present, k, bias, (power, 0.95))
-        else:
-            similarity = descriptor_similarity(d0, d1)
-            there = present.unsqueeze(1).expand(images, 4, count)
-            shares = distinct_shares(similarity, there, there, 0.95)
-            weights = invariance_weights(a, b, k, bias + agreement_logits(shares, power))
-            weighted, own = weighted_similarity(similarity, weights), weights.diagonal(dim1=2, dim2=3)
-        total = (weighted * by_weighted).sum() + (own * by_chosen).sum()
-        return weighted, own, *torch.autograd.grad(total, (a, b, k, bias))
-
-    for fused, expected in zip(gradients(True), gradients(False), strict=True):
-        torch.testing.assert_close(fused, expected)
-
-
 def test_gradients_from_descriptors_and_to_a_teacher(two_triplets: Triplets) -> None:
     generator = torch.Generator().manual_seed(6)
     views = [unit(20, generator, 2).view(2, 5, 4, 6).requires_grad_() for _ in range(3)]
@@ -384,7 +343,7 @@ def test_dual_softmax_of_descriptors_is_that_of_their_similarities(
         k = torch.tensor(7.0, dtype=torch.float64, requires_grad=True)
         a, b = d0.clone().requires_grad_(), d1.clone().requires_grad_()
         if direct:
-            with patch.object(pair_softmax, "made_together", return_value=at_once):
+            with patch.object(pair_softmax, "_made_together", return_value=at_once):
                 loss = dual_softmax_of_descriptors(a, b, ignored, chosen, k)
         else:
             loss = dual_softmax_loss(descriptor_similarity(a, b)[image, kind], ignored[image], k)

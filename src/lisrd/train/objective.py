@@ -22,6 +22,7 @@ from lisrd.match.selection import (
     invariance_weights,
     meta_factors,
     tile_weights,
+    weighted_similarity,
 )
 from lisrd.train.data.triplets import Triplets
 from lisrd.train.looks import looks
@@ -33,7 +34,6 @@ from lisrd.train.losses import (
     triplet_loss,
     variant_loss,
 )
-from lisrd.train.pair_selection import selected_similarity
 from lisrd.train.pair_softmax import dual_softmax_of_descriptors
 from lisrd.types import Keypoints
 
@@ -197,11 +197,9 @@ class TripletObjective(nn.Module):
         """
         d0, d1, _ = views.descriptors
         meta0, meta1 = views.meta
-        thin = selection_factors(network, meta0, meta1, triplets)
-        sharpness, bias = network.meta.log_sharpness.exp(), network.meta.bias
-        selection = network.selection
-        agreement = (selection.agreement_power, selection.agreement_ratio)
-        return selected_similarity((d0, d1), thin, triplets.mask, sharpness, bias, agreement)
+        similarity = descriptor_similarity(d0.detach(), d1.detach()).float()
+        weights = selection_weights(network, meta0, meta1, similarity, triplets)
+        return weighted_similarity(similarity, weights), weights.diagonal(dim1=2, dim2=3)
 
     def _selection(
         self, own_weights: Float[Tensor, "B V N"], triplets: Triplets, residual: Float[Tensor, " B"]
@@ -230,22 +228,6 @@ class TripletObjective(nn.Module):
         return masked_mean(1 - (learners * taught).sum(-1), asked)
 
 
-def selection_factors(
-    network: Network,
-    meta0: Float[Tensor, "B V T T C"],
-    meta1: Float[Tensor, "B V T T C"],
-    triplets: Triplets,
-) -> tuple[Float[Tensor, "B V N tiles"], Float[Tensor, "B V N tiles"]]:
-    """`lisrd.match.selection.meta_factors` of the keypoints of images 0 and 1."""
-    height, width = triplets.images.shape[-2:]
-    size = meta0.new_tensor([[width, height]]).expand(len(meta0), 2)
-    tiles = network.config.tiles_per_side
-    weights0, weights1 = (
-        tile_weights(k.to(meta0.dtype), size, tiles, network.tile_sampling) for k in triplets.keypoints[:2]
-    )
-    return meta_factors(meta0, meta1, weights0, weights1)
-
-
 def selection_weights(
     network: Network,
     meta0: Float[Tensor, "B V T T C"],
@@ -254,7 +236,13 @@ def selection_weights(
     triplets: Triplets,
 ) -> Float[Tensor, "B V N N"]:
     """Invariance weights of all keypoint pairs of images 0 and 1, differentiable; the pair's agreement is given."""
-    thin0, thin1 = selection_factors(network, meta0, meta1, triplets)
+    height, width = triplets.images.shape[-2:]
+    size = meta0.new_tensor([[width, height]]).expand(len(meta0), 2)
+    tiles = network.config.tiles_per_side
+    weights0, weights1 = (
+        tile_weights(k.to(meta0.dtype), size, tiles, network.tile_sampling) for k in triplets.keypoints[:2]
+    )
+    thin0, thin1 = meta_factors(meta0, meta1, weights0, weights1)
     bias: Tensor = network.meta.bias.expand(len(meta0), -1)
     selection = network.selection
     if selection.agreement_power:

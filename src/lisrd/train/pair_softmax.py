@@ -29,7 +29,7 @@ def dual_softmax_of_descriptors(
     """Loss per keypoint of the P chosen pairs, in the order of `chosen.nonzero()`."""
     eye = torch.eye(ignored.shape[1], dtype=torch.bool, device=ignored.device)
     counted = (~ignored | eye).to(torch.promote_types(descriptors0.dtype, torch.float32))
-    d0, d1 = (d.transpose(1, 2).to(multiplied(d)) for d in (descriptors0, descriptors1))
+    d0, d1 = (d.transpose(1, 2).to(_multiplied(d)) for d in (descriptors0, descriptors1))
     return _DualSoftmax.apply(d0.contiguous(), d1.contiguous(), counted, chosen, sharpness)
 
 
@@ -78,7 +78,7 @@ class _DualSoftmax(torch.autograd.Function):
         return by_descriptors0, by_descriptors1, None, None, by_sharpness
 
 
-def multiplied(descriptors: Tensor) -> torch.dtype:
+def _multiplied(descriptors: Tensor) -> torch.dtype:
     """The precision in which autocast would multiply them; a function with a backward of its own must ask."""
     device = descriptors.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else descriptors.dtype
@@ -95,11 +95,11 @@ class _Part(NamedTuple):
 def _parts(chosen: Bool[Tensor, "B V"]) -> list[_Part]:
     """The pairs of each image, or all of them as one part."""
     images, kinds = chosen.nonzero(as_tuple=True)
-    sizes = [len(images)] if made_together(chosen.device) else chosen.sum(1).tolist()
+    sizes = [len(images)] if _made_together(chosen.device) else chosen.sum(1).tolist()
     stops = accumulate(size for size in sizes if size)
     return [_Part(images[a:b], kinds[a:b], slice(a, b)) for a, b in pairwise([0, *stops])]
 
 
-def made_together(device: torch.device) -> bool:
+def _made_together(device: torch.device) -> bool:
     """Whether few large launches are worth more than matrices that stay in a CPU's cache."""
     return device.type != "cpu"
