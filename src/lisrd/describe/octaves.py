@@ -7,6 +7,7 @@ image differ in their descriptors alone, and `lisrd.match.octave` chooses which 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -113,17 +114,20 @@ class OctaveDescriber:
     ) -> LocalFeatures:
         """See `describe_octave`."""
         described = [describe_octave(self.describer, images, keypoints, o, keep_turns) for o in self.octaves]
-        return described[0] if len(described) == 1 else _side_by_side(described)
+        return side_by_side(described, [HALVED**k for k in range(len(described))])
 
 
-def _side_by_side(described: list[LocalFeatures]) -> LocalFeatures:
-    """The features of the first, with descriptors of all; unit vectors again."""
+def side_by_side(described: Sequence[LocalFeatures], weights: Sequence[float]) -> LocalFeatures:
+    """The features of the first, with the descriptors of all, each times its weight; unit vectors again."""
+    if len(described) == 1:
+        return described[0]
 
     def joined(name: str) -> Tensor | None:
         parts = [getattr(features, name) for features in described]
         if parts[0] is None:
             return None
-        return F.normalize(torch.cat([HALVED**k * part for k, part in enumerate(parts)], dim=-1), dim=-1)
+        weighted = [weight * part for weight, part in zip(weights, parts, strict=True)]
+        return F.normalize(torch.cat(weighted, dim=-1), dim=-1)
 
     both: dict[str, Any] = {name: joined(name) for name in ("descriptors", "turned_descriptors")}
     return replace(described[0], **both)

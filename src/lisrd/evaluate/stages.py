@@ -49,11 +49,10 @@ def score_stages(
     common = matcher.common
     if not stages or common.H_0to1 is None:
         return {}
-    none = common.keypoints0.new_zeros(0, 2, dtype=torch.long)
-    pairs = none if matched is None else matched.matches.matches
+    pairs = torch.zeros(0, 2, dtype=torch.long) if matched is None else matched.matches.matches
     errors = matching.match_errors(common.keypoints0, common.keypoints1, pairs, common.H_0to1)
     known = {name: scores[name] for name in ("num_correct", "median_error")}
-    known |= {"error_counts": matching.error_counts(errors)}
+    known["error_counts"] = matching.error_counts(errors)
     found: dict[str, Scores] = {
         "ransac": {"corner_error": scores["corner_error"], **known},
         "magsac": {"corner_error": scores["corner_error_magsac"], **known},

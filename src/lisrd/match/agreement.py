@@ -56,9 +56,8 @@ def distinct_shares(
     """
     if not min(similarity.shape[-2:]):
         return similarity.new_zeros(similarity.shape[:-2])
-    if not (
-        present0.all() and present1.all()
-    ):  # minus infinity, by sums: a quarter of the time of filling by a mask
+    if not (present0.all() and present1.all()):
+        # Absent ones become minus infinity by sums: a quarter of the time of filling by a mask.
         rows, columns = (torch.where(p, 0.0, -math.inf).to(similarity.dtype) for p in (present0, present1))
         similarity = (similarity + rows.unsqueeze(-1)).add_(columns.unsqueeze(-2))
     best1, index1 = similarity.max(-1)

@@ -13,10 +13,8 @@ from torch import Tensor
 
 from lisrd.coordinates import scale_transform, warp_points
 from lisrd.describe import Describer
+from lisrd.describe.octaves import HALVED, side_by_side
 from lisrd.types import Keypoints, LocalFeatures
-
-#: What descriptors weigh beside those of full size, per octave between the sizes.
-_WEIGHT_OF_OCTAVE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,8 @@ class Look:
 
     @property
     def weight(self) -> float:
-        return _WEIGHT_OF_OCTAVE ** abs(math.log2(self.size))
+        """Of the descriptors beside those of full size: `HALVED` for every octave in between, to either side."""
+        return float(HALVED ** abs(math.log2(self.size)))
 
     def __call__(
         self, images: Float[Tensor, "B 3 H W"], keypoints: Keypoints
@@ -55,10 +54,7 @@ def describe_looks(
 ) -> LocalFeatures:
     """The features of the first look, with the descriptors of all side by side, unit vectors again."""
     features = [describer.describe(*look(images, keypoints), keep_turns=False) for look in seen]
-    if len(features) == 1:
-        return features[0]
-    weighted = [look.weight * one.descriptors for look, one in zip(seen, features, strict=True)]
-    return replace(features[0], descriptors=F.normalize(torch.cat(weighted, dim=-1), dim=-1))
+    return side_by_side(features, [look.weight for look in seen])
 
 
 def _resized(

@@ -101,8 +101,10 @@ class Trainer:
         loss, dim = config.loss, config.network.descriptor_dim
         kinds = [network.invariances[v].name for v in objective.taught]
         size, device = config.data.size, self.fabric.device
-        how = (loss.teacher_sizes, loss.teacher_mirrored)
-        self.teacher = Teacher(loss.teacher, kinds, dim, size, device, *how) if loss.teacher else None
+        self.teacher = None
+        if loss.teacher:
+            looks = loss.teacher_sizes, loss.teacher_mirrored
+            self.teacher = Teacher(loss.teacher, kinds, dim, size, device, *looks)
         return _LossOf(network, objective)
 
     @property

@@ -66,7 +66,7 @@ def median_correct_error(errors: Float[Tensor, "2 S"], threshold: float = CORREC
 def error_counts(errors: Float[Tensor, "2 S"]) -> list[int]:
     """How many `correct_errors` lie in each bin of `ERROR_BIN_PX` up to `CORRECT_PX`: sums say what many pairs do."""
     bins = round(CORRECT_PX / ERROR_BIN_PX)
-    return [int(count) for count in correct_errors(errors).float().cpu().histc(bins, 0, CORRECT_PX)]
+    return correct_errors(errors).float().cpu().histc(bins, 0, CORRECT_PX).int().tolist()
 
 
 def true_partners(
