@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,18 +15,23 @@ from lisrd.coordinates import turn_points
 from lisrd.describe.describer import NetworkDescriber
 from lisrd.describe.meta import tile_grid
 from lisrd.describe.network import PyramidConfig, PyramidNetwork
-from lisrd.describe.turns import TurnBatchNorm
+from lisrd.describe.turns import Lift, TurnBatchNorm, TurnConv
 from lisrd.errors import InputError
 from lisrd.match import match
 from lisrd.types import Keypoints, stack_keypoints
 
 SMALL = PyramidConfig(widths=(2, 4, 4, 4, 4), trunk_width=8, head_width=16, descriptor_dim=16)
+EIGHT = replace(SMALL, turns=8, encoder_input="light")
 
 
-@pytest.fixture(scope="module")
-def network() -> PyramidNetwork:
+@pytest.fixture(
+    scope="module",
+    params=[SMALL, EIGHT, replace(SMALL, encoder_input="both")],
+    ids=["four turns", "eight turns", "both inputs"],
+)
+def network(request: pytest.FixtureRequest) -> PyramidNetwork:
     torch.manual_seed(0)
-    network = PyramidNetwork(SMALL)
+    network = PyramidNetwork(request.param)
     for norm in (m for m in network.modules() if isinstance(m, TurnBatchNorm)):
         torch.nn.init.uniform_(norm.norm.running_mean, -0.2, 0.2)
         torch.nn.init.uniform_(norm.norm.running_var, 0.5, 1.5)
@@ -139,6 +146,30 @@ def test_small_images_are_refused_with_the_reason(network: PyramidNetwork) -> No
     describer = NetworkDescriber("small", deepcopy(network), "test")
     with pytest.raises(InputError, match="image is 40 x 16; needs at least 32 x 32"):
         describer.describe(torch.rand(1, 3, 16, 40), random_keypoints(3, 16, 16))
+
+
+def test_eight_turns_of_a_kernel_by_hand() -> None:
+    """The ring moves on by one place, counter-clockwise; two eighths are a quarter."""
+    conv = TurnConv(1, 1, 8)
+    conv.weight.data.zero_()
+    conv.weight.data[0, 0, 0] = torch.arange(9.0).view(3, 3)
+    bank = conv.kernels()  # output turn g sees the kernel at input turn g
+    assert bank[1, 1].tolist() == [[1, 2, 5], [0, 4, 8], [3, 6, 7]]
+    for g in range(8):
+        torch.testing.assert_close(bank[(g + 2) % 8, (g + 2) % 8], bank[g, g].rot90(1))
+        assert not bank[g, (g + 1) % 8].any()
+    lift = Lift(1, 1, 8)
+    lift.weight.data.zero_()
+    lift.weight.data[0, 0, 0, 1:3] = 1.0  # the middle of the upper edge turns to the upper left corner
+    turned = lift.kernels()[1, 0]
+    torch.testing.assert_close(turned, turned.T)
+    assert turned[:2, :2].sum() > 0.95 * turned.sum() > 1.9
+
+
+@pytest.mark.parametrize("wrong", [{"turns": 6}, {"encoder_input": "gray"}], ids=str)
+def test_sizes_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="it must be"):
+        PyramidConfig(**wrong)
 
 
 def test_plain_network_has_no_turns() -> None:

@@ -14,18 +14,21 @@ from lisrd.describe.field import Turn, pad_to_stride
 from lisrd.describe.folded_heads import FoldedHead, FoldedTrunk
 from lisrd.describe.heads import Head, Trunk
 from lisrd.describe.meta import MetaDescriptors, tile_grid
-from lisrd.describe.pyramid import PyramidEncoder
-from lisrd.describe.turns import NUM_TURNS
+from lisrd.describe.pyramid import EncoderInput, PyramidEncoder, check_input
+from lisrd.describe.turns import NUM_TURNS, check_turns
 from lisrd.invariance import ROTATION, invariances
 from lisrd.types import Keypoints, Selection, TileSampling
 
 
 @dataclass(frozen=True, slots=True)
 class PyramidConfig:
-    """Sizes of the network; `widths` are channels per turn of each level, `turns` is 4 or 1 (a plain network)."""
+    """Sizes of the network; `widths` are channels per turn of each level, `turns` is 8, 4 or 1 (a plain network)."""
 
     widths: tuple[int, ...] = (8, 16, 32, 48, 48)
     turns: int = NUM_TURNS
+    encoder_input: EncoderInput = (
+        "colour"  # what the first convolution sees; "light": see `lisrd.describe.light`
+    )
     trunk_width: int = 48  # per turn
     head_width: int = 192
     descriptor_dim: int = 128
@@ -36,8 +39,8 @@ class PyramidConfig:
     agreement_ratio: float = 0.95  # of distances, what counts as a distinct match there
 
     def __post_init__(self) -> None:
-        if self.turns not in (1, NUM_TURNS):
-            raise ValueError(f"turns is {self.turns}; it must be 1 or {NUM_TURNS}")
+        check_turns(self.turns)
+        check_input(self.encoder_input)
 
 
 class PyramidNetwork(nn.Module):
@@ -49,7 +52,7 @@ class PyramidNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.invariances = invariances()
-        self.encoder = PyramidEncoder(config.widths, config.turns)
+        self.encoder = PyramidEncoder(config.widths, config.turns, config.encoder_input)
         self.trunk = Trunk(config.widths, config.trunk_width, config.turns)
         self.heads = nn.ModuleList(
             Head(config.trunk_width, config.head_width, config.descriptor_dim, config.turns)
@@ -59,7 +62,8 @@ class PyramidNetwork(nn.Module):
 
     @property
     def num_turns(self) -> int:
-        return self.config.turns
+        """Quarter turns at which its fields can be read."""
+        return min(self.config.turns, NUM_TURNS)
 
     @property
     def rotation_variant(self) -> tuple[bool, ...]:
@@ -151,7 +155,7 @@ class PyramidField:
 
     @property
     def num_turns(self) -> int:
-        return self.network.config.turns
+        return self.network.num_turns
 
     @property
     def selection(self) -> Selection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lisrd.describe.fused_level import FusedLevel, can_fuse
+from lisrd.describe.light import normalised_light
 from lisrd.describe.turns import ConvNorm, Lift, TurnConv
+
+EncoderInput = Literal["colour", "light", "both"]
+INPUT_CHANNELS: dict[str, int] = {"colour": 3, "light": 1, "both": 4}
+
+
+def check_input(encoder_input: str) -> None:
+    """Raises ValueError for an input that no encoder takes."""
+    if encoder_input not in INPUT_CHANNELS:
+        raise ValueError(f"encoder_input is {encoder_input!r}; it must be one of {', '.join(INPUT_CHANNELS)}")
 
 
 class Level(nn.Module):
@@ -30,16 +40,17 @@ class Level(nn.Module):
 
 
 class PyramidEncoder(nn.Module):
-    """RGB to maps of `turns * widths[k]` channels at stride 2^(k+1).
+    """RGB, its normalised light, or both, to maps of `turns * widths[k]` channels at stride 2^(k+1).
 
     Each level halves by 2 x 2 average pooling, which is symmetric under turns, and convolves afterwards.
     """
 
-    def __init__(self, widths: tuple[int, ...], turns: int) -> None:
+    def __init__(self, widths: tuple[int, ...], turns: int, encoder_input: EncoderInput = "colour") -> None:
         super().__init__()
         self.widths = widths
         self.turns = turns
-        levels = [Level(Lift(3, widths[0], turns), widths[0])]
+        self.input = encoder_input
+        levels = [Level(Lift(INPUT_CHANNELS[encoder_input], widths[0], turns), widths[0])]
         for below, width in pairwise(widths):
             levels.append(Level(TurnConv(below, width, turns), width))
         self.levels = nn.ModuleList(levels)
@@ -50,12 +61,19 @@ class PyramidEncoder(nn.Module):
         return 2 ** len(self.widths)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
-        x = ((images - 0.45) / 0.25).contiguous(memory_format=torch.channels_last)
+        x = self._input(images).contiguous(memory_format=torch.channels_last)
         maps = []
         for index, level in enumerate(self.levels):
             x = level(F.avg_pool2d(x, 2) if index else x)
             maps.append(x)
         return maps
+
+    def _input(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H W"]:
+        colour = (images - 0.45) / 0.25
+        if self.input == "colour":
+            return colour
+        light = normalised_light(images)
+        return light if self.input == "light" else torch.cat([colour, light.to(colour.dtype)], dim=1)
 
     @torch.no_grad()
     def fold(self) -> PyramidEncoder:

@@ -1,15 +1,21 @@
-"""Convolutions that are equivariant to quarter turns of the image.
+"""Convolutions that are equivariant to quarter turns of the image, or nearly so to eighths of a turn.
 
 Channels are ordered turn first: channel t * C + c is feature c in turn t. When the image is turned by
-`torch.rot90(image, 1)`, every map turns with it and its turns move up by one: what stood at turn t stands at
-turn t + 1. A layer stores one kernel per pair of features and input turn; the kernel of output turn g is that
-kernel turned by g with its input turns rolled by g. After `expand()` what is left is an ordinary CNN.
+`torch.rot90(image, 1)`, every map turns with it and its turns move up by a quarter of their number: of four turns,
+what stood at turn t stands at turn t + 1. A layer stores one kernel per pair of features and input turn; the kernel
+of output turn g is that kernel turned by g with its input turns rolled by g. After `fold()` what is left is an
+ordinary CNN.
 
-Source: Cohen and Welling, Group Equivariant Convolutional Networks, ICML 2016 (the group p4).
+With eight turns a 3 x 3 kernel is turned by 45 degrees by moving the ring of its eight outer numbers on by one: exact
+as a group, and what an image turned by 45 degrees needs but for its sampling grid. Quarter turns stay exact.
+
+Source: Cohen and Welling, Group Equivariant Convolutional Networks, ICML 2016 (the group p4); Marcos et al., Rotation
+Equivariant Vector Field Networks, ICCV 2017, for kernels resampled at other angles.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,7 +26,20 @@ from torch import Tensor, nn
 from lisrd.describe.pooled_norm import PooledNorm, normalise
 from lisrd.processes import process_count
 
-NUM_TURNS = 4
+NUM_TURNS = 4  # quarter turns, at which a field can be read
+_RING = [0, 1, 2, 5, 8, 7, 6, 3]  # places of a 3 x 3 kernel around its centre, clockwise from the top left
+
+
+def check_turns(turns: int) -> int:
+    """`turns` itself. Raises ValueError unless it is 1 (a plain network), 4 or 8."""
+    if turns not in (1, 4, 8):
+        raise ValueError(f"turns is {turns}; it must be 1, 4 or 8")
+    return turns
+
+
+def quarter(turns: int) -> int:
+    """How many of `turns` are a quarter turn."""
+    return max(turns // NUM_TURNS, 1)
 
 
 class TurnConv(nn.Module):
@@ -31,7 +50,7 @@ class TurnConv(nn.Module):
         self.turns = turns
         fan_in = turns * in_channels * 9
         self.weight = nn.Parameter(torch.randn(out_channels, turns, in_channels, 3, 3) * (2 / fan_in) ** 0.5)
-        self.register_buffer("places", _turned_places(turns, 3), persistent=False)
+        self.register_buffer("places", _turned_places(check_turns(turns)), persistent=False)
         self.places: Float[Tensor, "stored turned"]
 
     def kernels(self) -> Float[Tensor, "turned_out turned_in 3 3"]:
@@ -45,10 +64,21 @@ class TurnConv(nn.Module):
         return F.conv2d(x, self.kernels(), padding=1)
 
 
-def _turned_places(turns: int, size: int) -> Float[Tensor, "stored turned"]:
-    """Ones where number i of a stored kernel (turns, size, size) stands in the kernels of all output turns."""
-    stored = torch.eye(turns * size**2).view(-1, turns, size, size)
-    return torch.stack([stored.rot90(g, (2, 3)).roll(g, 1) for g in range(turns)], dim=1).flatten(1)
+def _turned_places(turns: int) -> Float[Tensor, "stored turned"]:
+    """Ones where number i of a stored kernel (turns, 3, 3) stands in the kernels of all output turns."""
+    stored = torch.eye(turns * 9).view(-1, turns, 3, 3)
+    return torch.stack([_turn(stored, g, turns).roll(g, 1) for g in range(turns)], dim=1).flatten(1)
+
+
+def _turn(kernels: Float[Tensor, "*batch 3 3"], g: int, turns: int) -> Float[Tensor, "*batch 3 3"]:
+    """Turned counter-clockwise by g of `turns`."""
+    turned = kernels.rot90(g // quarter(turns), (-2, -1))
+    if g % quarter(turns) == 0:
+        return turned
+    places = list(range(9))
+    for place, next_clockwise in pairwise([*_RING, _RING[0]]):
+        places[place] = next_clockwise
+    return turned.flatten(-2)[..., places].unflatten(-1, (3, 3))
 
 
 class TurnLinear(nn.Module):
@@ -82,7 +112,7 @@ class Lift(nn.Module):
     """4 x 4 convolution of stride 2 from an image to features in every turn.
 
     An even kernel with one pixel of padding keeps the map centred on the image: a 3 x 3 kernel of stride 2
-    would shift it by half a pixel, to another side in a turned image.
+    would shift it by half a pixel, to another side in a turned image. At 45 degrees it is resampled bilinearly.
     """
 
     def __init__(self, in_channels: int, out_channels: int, turns: int) -> None:
@@ -91,12 +121,27 @@ class Lift(nn.Module):
         self.weight = nn.Parameter(
             torch.randn(out_channels, in_channels, 4, 4) * (2 / (in_channels * 16)) ** 0.5
         )
+        self.register_buffer("eighth", _eighth_of_a_turn(4), persistent=False)
+        self.eighth: Float[Tensor, "16 16"]
 
     def kernels(self) -> Float[Tensor, "turned_out in 4 4"]:
-        return torch.cat([self.weight.rot90(g, (2, 3)) for g in range(self.turns)])
+        kernels = [self.weight]
+        if quarter(self.turns) == 2:
+            kernels.append((self.weight.flatten(2) @ self.eighth).view_as(self.weight))
+        turned = (kernels[g % len(kernels)].rot90(g // len(kernels), (2, 3)) for g in range(self.turns))
+        return torch.cat(list(turned))
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H/2 W/2"]:
         return F.conv2d(x, self.kernels(), stride=2, padding=1)
+
+
+def _eighth_of_a_turn(size: int) -> Float[Tensor, "stored turned"]:
+    """What number i of a kernel of `size` x `size` adds to the kernel turned counter-clockwise by 45 degrees."""
+    places = torch.eye(size**2).view(-1, 1, size, size)
+    diagonal = 0.5**0.5
+    turn = torch.tensor([[diagonal, -diagonal, 0.0], [diagonal, diagonal, 0.0]])
+    grid = F.affine_grid(turn.expand(len(places), 2, 3), list(places.shape), align_corners=False)
+    return F.grid_sample(places, grid, align_corners=False).flatten(1)
 
 
 class TurnBatchNorm(nn.Module):
