@@ -13,8 +13,8 @@ from lisrd.errors import InputError
 from lisrd.types import LocalFeatures, Selection
 from lisrd.verify import Geometry
 from lisrd.verify.consistency import filter_by_frames, frame_agreement, reweighted
-from lisrd.verify.geometry import Kind
-from lisrd.verify.guided import guided_matches, second_choices, share_moved
+from lisrd.verify.geometry import Kind, project
+from lisrd.verify.guided import allowed_pairs, guided_matches, second_choices, share_moved
 from lisrd.verify.local_affine import Frames
 
 SHIFT = np.array([[1.0, 0, 10], [0, 1, 0], [0, 0, 1]])
@@ -83,6 +83,30 @@ def test_an_epipolar_line_guides_too() -> None:
     pair = with_similarities([[0, 0], [0, 40]], [[150, 1], [90, 41]], [[0.1, 0.9], [0.9, 0.1]])
     found = guided_matches(*pair, geometry(horizontal, "fundamental"))
     assert found.matches.tolist() == [[0, 0], [1, 1]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 60),
+    st.integers(0, 60),
+    st.floats(0.5, 40.0),
+    st.sampled_from(["homography", "fundamental"]),
+    st.integers(0, 99),
+)
+def test_allowed_pairs_are_all_that_lie_near(n0: int, n1: int, radius: float, kind: Kind, seed: int) -> None:
+    """Against every pair compared; some places lie beyond the horizon, and keypoints share columns."""
+    g = np.random.default_rng(seed)
+    points0, points1 = (np.round(g.uniform(0, 100, (n, 2))) for n in (n0, n1))
+    model = np.array([[1.0, 0.1, 3.0], [-0.1, 1.0, 2.0], [0.01, -0.02, 1.0]])
+    found = allowed_pairs(torch.tensor(points0), torch.tensor(points1), geometry(model, kind), radius)
+    if kind == "homography":
+        distance = np.linalg.norm(project(points0, model)[:, None] - points1, axis=2)
+    else:
+        lines = np.c_[points0, np.ones(n0)] @ model.T
+        distance = (
+            np.abs(lines @ np.c_[points1, np.ones(n1)].T) / np.linalg.norm(lines[:, :2], axis=1)[:, None]
+        )
+    assert found.tolist() == np.argwhere(distance <= radius).tolist()
 
 
 def test_no_keypoints_give_no_matches() -> None:

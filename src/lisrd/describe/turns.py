@@ -125,7 +125,7 @@ class Lift(nn.Module):
         self.eighth: Float[Tensor, "16 16"]
 
     def kernels(self) -> Float[Tensor, "turned_out in 4 4"]:
-        kernels = [self.weight]
+        kernels: list[Tensor] = [self.weight]
         if quarter(self.turns) == 2:
             kernels.append((self.weight.flatten(2) @ self.eighth).view_as(self.weight))
         turned = (kernels[g % len(kernels)].rot90(g // len(kernels), (2, 3)) for g in range(self.turns))

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lisrd.errors import InputError
@@ -84,11 +84,15 @@ def allowed_pairs(
     if geometry.model is None:
         raise InputError(f"there is no model to guide the matches: {geometry.reason}")
     points0, points1 = (k.detach().double().cpu().numpy() for k in (keypoints0, keypoints1))
-    found = [np.zeros((2, 0), dtype=np.int64)]
-    for start in range(0, len(points0), _BLOCK):
-        rows, columns = np.nonzero(_allowed(geometry, points0[start : start + _BLOCK], points1, radius))
-        found.append(np.stack([rows + start, columns]))
-    return torch.from_numpy(np.concatenate(found, axis=1).T).to(keypoints0.device)
+    if geometry.kind == "homography":  # places beyond the horizon are not numbers, and near nothing
+        pairs = _near(project(points0, geometry.model), points1, radius)
+    elif geometry.kind == "fundamental":
+        pairs = _near_lines(points0, points1, geometry.model, radius)
+    else:
+        raise InputError(
+            f"a model of kind {geometry.kind!r} guides no matches: use a homography or fundamental"
+        )
+    return torch.from_numpy(pairs).to(keypoints0.device)
 
 
 def share_moved(
@@ -108,23 +112,38 @@ def share_moved(
     return float(moved[inside].mean()) if inside.any() else 0.0
 
 
-def _allowed(
-    geometry: Geometry, points0: Float[np.ndarray, "N0 2"], points1: Float[np.ndarray, "N1 2"], radius: float
-) -> Bool[np.ndarray, "N0 N1"]:
-    assert geometry.model is not None
-    if geometry.kind == "homography":
-        places = project(points0, geometry.model)  # beyond the horizon they are not numbers, and near nothing
-        # An axis at a time in single precision: all pairs of keypoints are many.
-        axes = zip(places.T.astype(np.float32), points1.T.astype(np.float32), strict=True)
-        x, y = (np.subtract.outer(*axis) for axis in axes)
-        return x * x + y * y <= radius**2
-    if geometry.kind == "fundamental":
-        lines = points0 @ geometry.model[:, :2].T + geometry.model[:, 2]
-        distance = (lines[:, :2] @ points1.T + lines[:, 2:]) / np.linalg.norm(
-            lines[:, :2], axis=1, keepdims=True
-        )
-        return np.abs(distance) <= radius
-    raise InputError(f"a model of kind {geometry.kind!r} guides no matches: use a homography or fundamental")
+def _near(
+    places: Float[np.ndarray, "N0 2"], points1: Float[np.ndarray, "N1 2"], radius: float
+) -> Int[np.ndarray, "P 2"]:
+    """Pairs within `radius`, in the order of their rows; of all pairs only those of one vertical band are compared."""
+    order = np.argsort(points1[:, 0], kind="stable")
+    x = points1[order, 0]
+    first = np.searchsorted(x, places[:, 0] - radius)
+    counts = np.searchsorted(x, places[:, 0] + radius, side="right") - first
+    rows = np.repeat(np.arange(len(places)), counts)
+    ends = np.cumsum(counts)
+    within_band = np.arange(len(rows)) - np.repeat(ends - counts, counts)
+    columns = order[first[rows] + within_band]
+    pairs = np.stack([rows, columns], axis=1)[np.square(places[rows] - points1[columns]).sum(1) <= radius**2]
+    return pairs[np.lexsort(pairs.T[::-1])]
+
+
+def _near_lines(
+    points0: Float[np.ndarray, "N0 2"],
+    points1: Float[np.ndarray, "N1 2"],
+    fundamental: Float[np.ndarray, "3 3"],
+    radius: float,
+) -> Int[np.ndarray, "P 2"]:
+    """Pairs whose point of image 1 lies within `radius` of the other's epipolar line, in the order of their rows."""
+    lines = points0 @ fundamental[:, :2].T + fundamental[:, 2]
+    lines /= np.linalg.norm(lines[:, :2], axis=1, keepdims=True)
+    found = [np.zeros((0, 2), dtype=np.int64)]
+    for start in range(0, len(lines), _BLOCK):
+        block = lines[start : start + _BLOCK]
+        near = np.abs(block[:, :2] @ points1.T + block[:, 2:]) <= radius
+        rows, columns = np.nonzero(near)
+        found.append(np.stack([rows + start, columns], axis=1))
+    return np.concatenate(found)
 
 
 def _mutual_best(candidates: Matches, least: float) -> Matches:
