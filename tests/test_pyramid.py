@@ -21,7 +21,7 @@ from lisrd.match import match
 from lisrd.types import Keypoints, stack_keypoints
 
 SMALL = PyramidConfig(widths=(2, 4, 4, 4, 4), trunk_width=8, head_width=16, descriptor_dim=16)
-EIGHT = replace(SMALL, turns=8, encoder_input="light")
+EIGHT = replace(SMALL, turns=8, encoder_input="light", first_kernel=6)
 
 
 @pytest.fixture(
@@ -158,15 +158,23 @@ def test_eight_turns_of_a_kernel_by_hand() -> None:
     for g in range(8):
         torch.testing.assert_close(bank[(g + 2) % 8, (g + 2) % 8], bank[g, g].rot90(1))
         assert not bank[g, (g + 1) % 8].any()
-    lift = Lift(1, 1, 8)
+    lift = Lift(1, 1, 8, 4)
     lift.weight.data.zero_()
     lift.weight.data[0, 0, 0, 1:3] = 1.0  # the middle of the upper edge turns to the upper left corner
     turned = lift.kernels()[1, 0]
     torch.testing.assert_close(turned, turned.T)
     assert turned[:2, :2].sum() > 0.95 * turned.sum() > 1.9
+    ramp = torch.arange(6.0) - 2.5
+    lift = Lift(1, 1, 8, 6)
+    lift.weight.data[0, 0] = ramp.expand(
+        6, 6
+    )  # grows to the right, at 45 degrees to the upper right, in a circle
+    assert not lift.kernels()[0, 0, [0, 0, -1, -1], [0, -1, 0, -1]].any()
+    diagonal = 0.5**0.5 * (ramp - ramp[:, None])
+    torch.testing.assert_close(lift.kernels()[1, 0, 2:4, 2:4], diagonal[2:4, 2:4])
 
 
-@pytest.mark.parametrize("wrong", [{"turns": 6}, {"encoder_input": "gray"}], ids=str)
+@pytest.mark.parametrize("wrong", [{"turns": 6}, {"encoder_input": "gray"}, {"first_kernel": 5}], ids=str)
 def test_sizes_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="it must be"):
         PyramidConfig(**wrong)

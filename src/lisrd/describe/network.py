@@ -26,9 +26,8 @@ class PyramidConfig:
 
     widths: tuple[int, ...] = (8, 16, 32, 48, 48)
     turns: int = NUM_TURNS
-    encoder_input: EncoderInput = (
-        "colour"  # what the first convolution sees; "light": see `lisrd.describe.light`
-    )
+    encoder_input: EncoderInput = "colour"  # what the first convolution sees, see `lisrd.describe.light`
+    first_kernel: int = 4  # its side, an even number
     trunk_width: int = 48  # per turn
     head_width: int = 192
     descriptor_dim: int = 128
@@ -41,6 +40,10 @@ class PyramidConfig:
     def __post_init__(self) -> None:
         check_turns(self.turns)
         check_input(self.encoder_input)
+        if self.first_kernel < 4 or self.first_kernel % 2:
+            raise ValueError(
+                f"first_kernel is {self.first_kernel}; it must be 4, 6, 8 or another even number"
+            )
 
 
 class PyramidNetwork(nn.Module):
@@ -52,7 +55,7 @@ class PyramidNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.invariances = invariances()
-        self.encoder = PyramidEncoder(config.widths, config.turns, config.encoder_input)
+        self.encoder = PyramidEncoder(config.widths, config.turns, config.encoder_input, config.first_kernel)
         self.trunk = Trunk(config.widths, config.trunk_width, config.turns)
         self.heads = nn.ModuleList(
             Head(config.trunk_width, config.head_width, config.descriptor_dim, config.turns)

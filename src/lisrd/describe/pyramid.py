@@ -45,12 +45,19 @@ class PyramidEncoder(nn.Module):
     Each level halves by 2 x 2 average pooling, which is symmetric under turns, and convolves afterwards.
     """
 
-    def __init__(self, widths: tuple[int, ...], turns: int, encoder_input: EncoderInput = "colour") -> None:
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        turns: int,
+        encoder_input: EncoderInput = "colour",
+        first_kernel: int = 4,
+    ) -> None:
         super().__init__()
         self.widths = widths
         self.turns = turns
         self.input = encoder_input
-        levels = [Level(Lift(INPUT_CHANNELS[encoder_input], widths[0], turns), widths[0])]
+        lift = Lift(INPUT_CHANNELS[encoder_input], widths[0], turns, first_kernel)
+        levels = [Level(lift, widths[0])]
         for below, width in pairwise(widths):
             levels.append(Level(TurnConv(below, width, turns), width))
         self.levels = nn.ModuleList(levels)

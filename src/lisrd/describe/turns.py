@@ -109,30 +109,43 @@ class TurnLinear(nn.Module):
 
 
 class Lift(nn.Module):
-    """4 x 4 convolution of stride 2 from an image to features in every turn.
+    """Convolution of stride 2 from an image to features in every turn; `size` is its kernel's side, an even one.
 
-    An even kernel with one pixel of padding keeps the map centred on the image: a 3 x 3 kernel of stride 2
-    would shift it by half a pixel, to another side in a turned image. At 45 degrees it is resampled bilinearly.
+    An even kernel, padded by what keeps the map centred on the image: a 3 x 3 kernel of stride 2 would shift it by
+    half a pixel, to another side in a turned image. At 45 degrees it is resampled bilinearly. One of 6 x 6 has no
+    corners, which would leave the square then.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, turns: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, turns: int, size: int = 4) -> None:
         super().__init__()
         self.turns = turns
-        self.weight = nn.Parameter(
-            torch.randn(out_channels, in_channels, 4, 4) * (2 / (in_channels * 16)) ** 0.5
-        )
-        self.register_buffer("eighth", _eighth_of_a_turn(4), persistent=False)
-        self.eighth: Float[Tensor, "16 16"]
+        self.size = size
+        self.register_buffer("inside", _disc(size) if size > 4 else torch.ones(size, size), persistent=False)
+        self.register_buffer("eighth", _eighth_of_a_turn(size), persistent=False)
+        self.inside: Float[Tensor, "size size"]
+        self.eighth: Float[Tensor, "stored turned"]
+        fan_in = in_channels * float(self.inside.sum())
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, size, size) * (2 / fan_in) ** 0.5)
 
-    def kernels(self) -> Float[Tensor, "turned_out in 4 4"]:
-        kernels: list[Tensor] = [self.weight]
+    def kernels(self) -> Float[Tensor, "turned_out in size size"]:
+        kernels = [self.weight * self.inside]
         if quarter(self.turns) == 2:
-            kernels.append((self.weight.flatten(2) @ self.eighth).view_as(self.weight))
+            kernels.append((kernels[0].flatten(2) @ self.eighth).view_as(self.weight))
         turned = (kernels[g % len(kernels)].rot90(g // len(kernels), (2, 3)) for g in range(self.turns))
         return torch.cat(list(turned))
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H/2 W/2"]:
-        return F.conv2d(x, self.kernels(), stride=2, padding=1)
+        return F.conv2d(x, self.kernels(), stride=2, padding=self.padding)
+
+    @property
+    def padding(self) -> int:
+        return self.size // 2 - 1
+
+
+def _disc(size: int) -> Float[Tensor, "size size"]:
+    """Ones where a pixel's centre lies within the circle in the kernel."""
+    offset = torch.arange(size) - (size - 1) / 2
+    return (offset[:, None] ** 2 + offset**2 <= (size / 2) ** 2).float()
 
 
 def _eighth_of_a_turn(size: int) -> Float[Tensor, "stored turned"]:
@@ -202,8 +215,8 @@ class ConvNorm(nn.Module):
         scale, shift = self.norm.scale_and_shift()
         kernels = self.conv.kernels() * scale[:, None, None, None]
         out_channels, in_channels, size, _ = kernels.shape
-        stride = 2 if isinstance(self.conv, Lift) else 1
-        how: dict[str, Any] = {"stride": stride, "padding": 1, "device": kernels.device}
+        stride, padding = (2, self.conv.padding) if isinstance(self.conv, Lift) else (1, 1)
+        how: dict[str, Any] = {"stride": stride, "padding": padding, "device": kernels.device}
         folded = nn.Conv2d(in_channels, out_channels, size, **how)
         folded.weight.data.copy_(kernels.detach())
         assert folded.bias is not None
