@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -227,6 +228,15 @@ class TestCrops:
         found = build_detector("sift")(as_image(crop.permute(1, 2, 0).numpy())).xy[0]
         cached = sample["keypoints0"][sample["keypoint_mask"]][:20]
         assert (torch.cdist(cached, found).amin(1) < 1).float().mean() > 0.7
+
+    def test_of_several_detectors_each_sample_has_one(self, dataset: TripletDataset) -> None:
+        """SIFT's keypoints have orientations, those of the difference of Gaussians have none."""
+        both = TripletDataset(dataset.mixture, replace(dataset.config, detector="sift, dog"), dataset.seed)
+        samples = [both.sample(index) for index in range(12)]
+        oriented = [(s["oris"][s["keypoint_mask"]] != 0).float().mean().item() for s in samples]
+        assert set(np.round(oriented)) == {0.0, 1.0}
+        assert all(share in (0.0, 1.0) or share > 0.9 for share in oriented)
+        assert all(_equal(sample, both.sample(index)) for index, sample in enumerate(samples[:3]))
 
     def test_spread_takes_the_strongest_of_each_tile_first(self) -> None:
         crowd = np.column_stack(

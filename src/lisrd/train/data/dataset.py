@@ -37,7 +37,8 @@ class DataConfig:
     """What a sample is made of; sizes in pixels.
 
     `canvas` is the side of the canvas over that of the crop. Photographs are shrunk to `short_side` when
-    read, which bounds how much a crop is reduced. `cache_megabytes` is per worker.
+    read, which bounds how much a crop is reduced. `cache_megabytes` is per worker. Of several detectors, named with
+    commas between them, each sample takes the keypoints of one.
     `lasting`: see `KeypointCache`.
     """
 
@@ -77,11 +78,14 @@ class TripletDataset(Dataset[Sample]):
         self.config = config
         self.seed = seed
         self._photos = PhotoCache(config.short_side, config.cache_megabytes)
-        self._keypoints = KeypointCache(self._photos, config.detector, config.lasting)
+        self._keypoints = [
+            KeypointCache(self._photos, name.strip(), config.lasting) for name in config.detector.split(",")
+        ]
 
     def keep_keypoints(self, directory: Path) -> None:
         """Keep what is detected in files there, for other workers and other runs."""
-        self._keypoints.directory = directory
+        for cache in self._keypoints:
+            cache.directory = directory
 
     def __getitem__(self, index: int) -> Sample:
         return self.sample(index)
@@ -104,7 +108,8 @@ class TripletDataset(Dataset[Sample]):
         photos = [photo for path in paths if (photo := self._photos.read(path)) is not None]
         if len(photos) < len(paths) or photos[0].shape != photos[-1].shape:
             return None
-        found = self._crop(self._keypoints.in_scene(paths[0], photos[0], scene), photos[0].shape[:2], rng)
+        cache = self._keypoints[rng.integers(len(self._keypoints)) if len(self._keypoints) > 1 else 0]
+        found = self._crop(cache.in_scene(paths[0], photos[0], scene), photos[0].shape[:2], rng)
         if found is None:
             return None
         transform, keypoints = found
