@@ -26,7 +26,7 @@ from lisrd.coordinates import turn_points
 from lisrd.describe.describer import NetworkDescriber
 from lisrd.describe.network import PyramidConfig, PyramidNetwork
 from lisrd.describe.paper import PaperConfig, PaperNetwork
-from lisrd.describe.weights import fingerprint, save_weights
+from lisrd.describe.weights import fingerprint, load_network, save_weights
 from lisrd.errors import InputError
 from lisrd.match import match
 from lisrd.types import Keypoints, LocalFeatures, Matches
@@ -176,6 +176,17 @@ def check_describer(path: Path, describer: NetworkDescriber) -> None:
 @pytest.mark.slow
 def test_describer_file(pyramid_files: ExportedFiles) -> None:
     check_describer(pyramid_files.describer, LISRD.from_pretrained("pyramid", precision="float32").describer)
+
+
+@pytest.mark.slow
+def test_describer_file_of_eight_turns_and_normalised_light(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    config = replace(small_network().config, turns=8, encoder_input="both", first_kernel=6)
+    save_weights(tmp_path / "eight.safetensors", PyramidNetwork(config), {})
+    files = export_onnx(str(tmp_path / "eight.safetensors"), tmp_path / "out")
+    network = load_network(tmp_path / "eight.safetensors")
+    check_describer(files.describer, NetworkDescriber("eight", network, "", precision="float32"))
 
 
 @pytest.mark.slow

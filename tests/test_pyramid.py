@@ -174,9 +174,18 @@ def test_eight_turns_of_a_kernel_by_hand() -> None:
     torch.testing.assert_close(lift.kernels()[1, 0, 2:4, 2:4], diagonal[2:4, 2:4])
 
 
-@pytest.mark.parametrize("wrong", [{"turns": 6}, {"encoder_input": "gray"}, {"first_kernel": 5}], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"turns": 6},
+        {"encoder_input": "gray"},
+        {"first_kernel": 5},
+        {"widths": (4, 4), "encoder_input": "light"},
+    ],
+    ids=str,
+)
 def test_sizes_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="it must be"):
+    with pytest.raises(ValueError, match=r"must be|needs three levels"):
         PyramidConfig(**wrong)
 
 

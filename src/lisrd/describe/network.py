@@ -39,7 +39,7 @@ class PyramidConfig:
 
     def __post_init__(self) -> None:
         check_turns(self.turns)
-        check_input(self.encoder_input)
+        check_input(self.encoder_input, levels=len(self.widths))
         if self.first_kernel < 4 or self.first_kernel % 2:
             raise ValueError(
                 f"first_kernel is {self.first_kernel}; it must be 4, 6, 8 or another even number"

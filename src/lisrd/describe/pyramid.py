@@ -11,17 +11,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lisrd.describe.fused_level import FusedLevel, can_fuse
-from lisrd.describe.light import normalised_light
+from lisrd.describe.light import CELL, normalised_light
 from lisrd.describe.turns import ConvNorm, Lift, TurnConv
 
 EncoderInput = Literal["colour", "light", "both"]
 INPUT_CHANNELS: dict[str, int] = {"colour": 3, "light": 1, "both": 4}
 
 
-def check_input(encoder_input: str) -> None:
-    """Raises ValueError for an input that no encoder takes."""
+def check_input(encoder_input: str, levels: int) -> None:
+    """Raises ValueError for an input that no encoder, or none of so few levels, takes."""
     if encoder_input not in INPUT_CHANNELS:
         raise ValueError(f"encoder_input is {encoder_input!r}; it must be one of {', '.join(INPUT_CHANNELS)}")
+    if encoder_input != "colour" and 2**levels % CELL:
+        raise ValueError(
+            f"encoder_input {encoder_input!r} reads cells of {CELL} pixels: widths needs three levels or more"
+        )
 
 
 class Level(nn.Module):
