@@ -103,7 +103,7 @@ def main() -> None:
         "keypoints1": features1["keypoints"].shape[1],
         "matches": len(points0),
         "inliers": inliers,
-        "turn": int(found["turn"]),
+        "turn": found["turn"].item(),
         "invariance_weights": dict(zip(invariances, means.tolist(), strict=True)),
         "homography": None if homography is None else homography.tolist(),
     }

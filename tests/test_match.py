@@ -25,6 +25,7 @@ def random_features(
     size: tuple[float, float] = (320.0, 240.0),
     turns: bool = False,
     dtype=torch.float64,
+    num_turns: int = 4,
 ) -> LocalFeatures:
     g = torch.Generator().manual_seed(seed)
 
@@ -39,8 +40,8 @@ def random_features(
         image_size=torch.tensor([size], dtype=dtype),
         mask=torch.ones((1, count), dtype=torch.bool),
         selection=Selection(NAMES, 0.1, (0.1, 0.0, -0.2, 0.3), (True, False, True, False) if turns else None),
-        turned_descriptors=unit(1, count, 3, 2, 16) if turns else None,
-        turned_meta_descriptors=unit(1, 3, 2, 3, 3, 32) if turns else None,
+        turned_descriptors=unit(1, count, num_turns - 1, 2, 16) if turns else None,
+        turned_meta_descriptors=unit(1, num_turns - 1, 2, 3, 3, 32) if turns else None,
     )
 
 
@@ -120,25 +121,40 @@ def test_itself_matches_itself() -> None:
     assert match(features, features).matches.tolist() == [[i, i] for i in range(50)]
 
 
-@pytest.mark.parametrize("turn", [0, 1, 2, 3])
-def test_turn_is_found_and_undone(turn: int) -> None:
+#: Quarter turns, how many turns there are, and which of them that is.
+TURNS = [
+    (0, 4, 0),
+    (1, 4, 1),
+    (2, 4, 2),
+    (3, 4, 3),
+    (0, 8, 0),
+    (0.5, 8, 1),
+    (1, 8, 2),
+    (2.5, 8, 5),
+    (3.5, 8, 7),
+]
+
+
+@pytest.mark.parametrize(("turn", "num_turns", "number"), TURNS)
+def test_turn_is_found_and_undone(turn: float, num_turns: int, number: int) -> None:
     """Image 1 whose descriptors at `turn` are those of image 0 is read at that turn."""
-    f0, f1 = random_features(40, 1, turns=True), random_features(40, 2, turns=True)
+    f0, f1 = (random_features(40, seed, turns=True, num_turns=num_turns) for seed in (1, 2))
     f1.descriptors[:, :, [1, 3]] = f0.descriptors[:, :, [1, 3]]
-    target = f1.descriptors[:, :, [0, 2]] if turn == 0 else f1.turned_descriptors[:, :, turn - 1]
+    target = f1.descriptors[:, :, [0, 2]] if turn == 0 else f1.turned_descriptors[:, :, number - 1]
     target.copy_(f0.descriptors[:, :, [0, 2]])
     if turn == 0:
         f1.descriptors[:, :, [0, 2]] = f0.descriptors[:, :, [0, 2]]
     found = match(f0, f1)
     assert found.turn == turn
     assert found.matches.tolist() == [[i, i] for i in range(40)]
+    assert match(f0, f1, Policy(turn=turn)).matches.tolist() == found.matches.tolist()
     assert match(f0, f1, Policy(turn="off")).turn == 0
 
 
-@pytest.mark.parametrize("turn", [0, 1, 2, 3])
-def test_orientations_tell_the_turn(turn: int) -> None:
+@pytest.mark.parametrize(("turn", "num_turns", "number"), TURNS)
+def test_orientations_tell_the_turn(turn: float, num_turns: int, number: int) -> None:
     """Image 1 turned by rot90 k times shows every direction k x 90 degrees less (y points down)."""
-    f0, f1 = random_features(40, 1, turns=True), random_features(40, 2, turns=True)
+    f0, f1 = (random_features(40, seed, turns=True, num_turns=num_turns) for seed in (1, 2))
     f1.descriptors[:, :, [1, 3]] = f0.descriptors[:, :, [1, 3]]
     oris = torch.rand(1, 40, dtype=torch.float64) * 6.28
     f0, f1 = replace(f0, oris=oris), replace(f1, oris=(oris + turn * torch.pi / 2) % (2 * torch.pi))
@@ -180,6 +196,10 @@ def test_ratio_and_floor_only_remove() -> None:
         (
             lambda: match(random_features(3, 1), random_features(3, 2), Policy(turn=1)),
             "no turned descriptors",
+        ),
+        (
+            lambda: match(random_features(3, 1), random_features(3, 2, turns=True), Policy(turn=1.5)),
+            "turn is 1.5, but features1 hold quarter turns only",
         ),
     ],
 )

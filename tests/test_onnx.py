@@ -67,7 +67,7 @@ def inputs_of(graph: MatcherGraph, features0: LocalFeatures, features1: LocalFea
 def assert_same(found: Sequence[Any], expected: Matches) -> None:
     pairs, scores, weights, turn = (np.asarray(value) for value in found)
     assert pairs.tolist() == expected.matches.tolist()
-    assert int(turn) == expected.turn
+    assert float(turn) == expected.turn
     np.testing.assert_allclose(scores, expected.scores.numpy(), atol=1e-4)
     np.testing.assert_allclose(weights, expected.invariance_weights.numpy(), atol=1e-4)
 
@@ -83,8 +83,10 @@ def test_mutual_pairs_by_hand() -> None:
 
 
 @pytest.mark.parametrize("turn", [0, 1, 2, 3])
-def test_matcher_chooses_turn_and_matches_like_match(turn: int) -> None:
-    describer = NetworkDescriber("small", small_network(), "", precision="float32")
+@pytest.mark.parametrize("turns", [4, 8])
+def test_matcher_chooses_turn_and_matches_like_match(turn: int, turns: int) -> None:
+    network = PyramidNetwork(replace(small_network().config, turns=turns))
+    describer = NetworkDescriber("small", network, "", precision="float32")
     features0, features1 = turned_pair(describer, turn, 60, fewer=13)
     expected = match(features0, features1)
     assert (expected.turn, len(expected)) == (turn, 47)

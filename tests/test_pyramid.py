@@ -47,15 +47,16 @@ def random_keypoints(count: int, width: int, height: int, seed: int = 0) -> Keyp
 
 
 @pytest.mark.parametrize("size", [(64, 96), (60, 90)], ids=["multiples of 32", "evenly padded"])
-@pytest.mark.parametrize("turn", [1, 2, 3])
-def test_quarter_turns_are_exact(network: PyramidNetwork, size: tuple[int, int], turn: int) -> None:
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_quarter_turns_are_exact(network: PyramidNetwork, size: tuple[int, int], quarters: int) -> None:
     height, width = size
     image = torch.rand((1, 3, height, width), generator=torch.Generator().manual_seed(1))
     keypoints = random_keypoints(40, width, height)
-    turned_keypoints = Keypoints.from_xy(turn_points(keypoints.xy, width, height, turn))
-    field, turned = network(image), network(image.rot90(turn, (2, 3)))
+    turned_keypoints = Keypoints.from_xy(turn_points(keypoints.xy, width, height, quarters))
+    field, turned = network(image), network(image.rot90(quarters, (2, 3)))
+    turn = quarters * network.num_turns // 4
     torch.testing.assert_close(turned.at(turned_keypoints), field.at(keypoints, turn), atol=1e-5, rtol=0)
-    torch.testing.assert_close(turned.meta(), field.meta(turn).rot90(turn, (2, 3)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(turned.meta(), field.meta(turn).rot90(quarters, (2, 3)), atol=1e-5, rtol=0)
     invariant = [v for v, is_variant in enumerate(network.rotation_variant) if not is_variant]
     upright, read_turned = field.at(keypoints), field.at(keypoints, turn)
     torch.testing.assert_close(upright[:, :, invariant], read_turned[:, :, invariant], atol=1e-6, rtol=0)
@@ -107,10 +108,11 @@ def test_products_of_bfloat16_round_and_no_more(network: PyramidNetwork) -> None
 
 
 def test_each_image_of_a_batch_takes_its_own_turn(network: PyramidNetwork) -> None:
-    field = network(torch.rand(4, 3, 64, 64))
-    trunk = field.trunk_at(random_keypoints(10, 64, 64).xy.expand(4, -1, -1))
-    together = network.describe_trunk(trunk, range(4), torch.arange(4))
-    for turn in range(4):
+    count = network.num_turns
+    field = network(torch.rand(count, 3, 64, 64))
+    trunk = field.trunk_at(random_keypoints(10, 64, 64).xy.expand(count, -1, -1))
+    together = network.describe_trunk(trunk, range(4), torch.arange(count))
+    for turn in range(count):
         alone = network.describe_trunk(trunk[turn : turn + 1], range(4), turn)
         torch.testing.assert_close(together[turn : turn + 1], alone, atol=1e-6, rtol=0)
 

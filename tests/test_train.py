@@ -206,7 +206,7 @@ def test_validation_scores_every_kind(config: Path, photographs: Path, tmp_path:
     [
         ("[netwrok]\nturns = 4", "did you mean 'network'"),
         ("[optimiser]\nlearning_rat = 1.0", "did you mean 'learning_rate'"),
-        ("[network]\nturns = 3", "it must be 1 or 4"),
+        ("[network]\nturns = 3", "it must be 1, 4 or 8"),
         ("[optimiser]\nlearning_rate = 'fast'", "must be a float"),
         ("network = 3", "must be a table"),
         ("not toml", "not a readable TOML"),
@@ -234,9 +234,15 @@ def test_tables_become_dataclasses() -> None:
 
 def test_fitting_turn_by_hand() -> None:
     degrees = torch.tensor([0.0, 30.0, 90.0, 100.0, 180.0, -90.0, -170.0])
-    turn, left = fitting_turn(torch.deg2rad(degrees))
+    turn, left = fitting_turn(torch.deg2rad(degrees), 4)
     assert turn.tolist() == [0, 0, 3, 3, 2, 1, 2]
     assert torch.rad2deg(left).tolist() == pytest.approx([0, 30, 0, 10, 0, 0, 10], abs=1e-3)
+    turn, left = fitting_turn(torch.deg2rad(degrees), 8)
+    assert turn.tolist() == [0, 7, 6, 6, 4, 2, 4]
+    assert torch.rad2deg(left).tolist() == pytest.approx([0, -15, 0, 10, 0, 0, 10], abs=1e-3)
+    turn, left = fitting_turn(torch.deg2rad(degrees), 1)
+    assert not turn.any()
+    assert torch.rad2deg(left).tolist() == pytest.approx(degrees.tolist(), abs=1e-3)
 
 
 def test_learning_rate_warms_up_and_ends_low() -> None:

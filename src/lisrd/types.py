@@ -71,7 +71,7 @@ class Selection:
     """How the matcher weighs the V descriptors of one describer; stored with its weights.
 
     `temperature` divides the similarity of the meta descriptors before the softmax (1 is the paper's), `bias` is
-    added to it, one number per invariance. `rotation_variant` marks the descriptors that exist in four turns.
+    added to it, one number per invariance. `rotation_variant` marks the descriptors that exist in turns.
     `tile_sampling` says how a keypoint takes the meta descriptors of the tiles around it: "bilinear", "nearest" (its
     own tile's: LISRD-SIFT), or "reference" (bilinear in the released code's convention, see `lisrd.coordinates`).
     `agreement_power` times the logarithm of the share of distinct mutual nearest neighbours that an invariance has over
@@ -101,9 +101,10 @@ class LocalFeatures(_Record):
     selection: Selection
     scales: Float[Tensor, "B N"] | None = None
     oris: Float[Tensor, "B N"] | None = None
-    # Turns 1, 2, 3 of the R rotation variant descriptors: what the image turned by `torch.rot90` would give.
-    turned_descriptors: Float[Tensor, "B N 3 R D"] | None = None
-    turned_meta_descriptors: Float[Tensor, "B 3 R T T C"] | None = None
+    # The R rotation variant descriptors at the other quarters, or eighths, of a turn: what the image turned
+    # counter-clockwise, as `torch.rot90` turns it, would give.
+    turned_descriptors: Float[Tensor, "B N turned R D"] | None = None
+    turned_meta_descriptors: Float[Tensor, "B turned R T T C"] | None = None
 
     def __len__(self) -> int:
         return self.keypoints.shape[0]
@@ -130,7 +131,7 @@ class Matches(_Record):
     invariance_weights: Float[Tensor, "S V"]  # what each invariance contributed; rows sum to 1
     num_keypoints: tuple[int, int]
     invariances: tuple[str, ...]
-    turn: int = 0  # quarter turns by which image 1 was read, see `torch.rot90`
+    turn: float = 0  # quarter turns by which image 1 was read, see `torch.rot90`; of eight turns, halves too
     octaves: tuple[int, int] = (0, 0)  # each image was read at 1 / 2^octave of its size
     evidence: Float[Tensor, " V"] | None = None  # for each invariance by the pair as a whole, as logits
 

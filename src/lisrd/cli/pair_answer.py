@@ -60,7 +60,7 @@ def text_of(document: dict[str, Any]) -> str:
     weights = "  ".join(f"{name} {value:.2f}" for name, value in document["invariance_weights"].items())
     lines = [
         f"{document['keypoints0']} and {document['keypoints1']} keypoints, {_matches_in_words(document)}",
-        f"image 1 read at {90 * document['turn']} degrees{_sizes_in_words(document)}; mean weights: {weights}",
+        f"image 1 read at {90 * document['turn']:g} degrees{_sizes_in_words(document)}; mean weights: {weights}",
         "  ".join(f"{name} {value:.2f} s" for name, value in document["seconds"].items()),
         _verdict_in_words(document),
     ]

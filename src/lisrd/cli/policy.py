@@ -9,10 +9,14 @@ import typer
 
 from lisrd.errors import InputError
 from lisrd.match import Policy
+from lisrd.match.policy import turn_from_text
 
 SelectionOption = Annotated[str, typer.Option(help="soft, hard or mean.")]
 TurnOption = Annotated[
-    str, typer.Option(help="auto, orientations, off, or the quarter turns of image 1: 0, 1, 2, 3.")
+    str,
+    typer.Option(
+        help="auto, orientations, off, or the quarter turns of image 1: 0, 1, 2, 3, for eight turns halves between."
+    ),
 ]
 OnlyOption = Annotated[list[str], typer.Option(help="Use this invariance; may be repeated.")]
 ForbidOption = Annotated[list[str], typer.Option(help="Leave this invariance out; may be repeated.")]
@@ -31,7 +35,7 @@ def build_policy(
     """The policy that the options ask for. Raises InputError for a value that none of them knows."""
     return Policy(
         selection=selection,  # type: ignore[arg-type]
-        turn=int(turn) if turn.isdigit() else turn,  # type: ignore[arg-type]
+        turn=turn_from_text(turn),
         only=tuple(only),
         forbid=tuple(forbid),
         prior=dict(map(_prior, prior)),

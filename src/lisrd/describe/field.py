@@ -1,7 +1,7 @@
 """The descriptor field: the one interface between a network and everything after it.
 
 A field belongs to a batch of images of one size. It is evaluated where keypoints are; a field with turns can also
-be read as the image turned by quarter turns would give it.
+be read as the image turned by quarters, or eighths, of a turn would give it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lisrd.types import Keypoints, LocalFeatures, Selection
 #: Sides of an image must reach this: stride 32 below, and three tiles.
 MIN_SIDE = 32
 
-#: A quarter turn for all images of a field, or one for each.
+#: The number of a turn, of the field's `num_turns`, for all images or one for each.
 Turn = int | Int[Tensor, " B"]
 
 
@@ -47,16 +47,16 @@ class TurnedField(DescriptorField, Protocol):
 
     def at_all_turns(
         self, keypoints: Keypoints
-    ) -> tuple[Float[Tensor, "B N V D"], Float[Tensor, "B N 3 R D"]]:
+    ) -> tuple[Float[Tensor, "B N V D"], Float[Tensor, "B N turned R D"]]:
         """`at` turn 0, and the R rotation variant kinds at turns 1, 2, 3."""
 
-    def meta_all_turns(self) -> tuple[Float[Tensor, "B V T T C"], Float[Tensor, "B 3 R T T C"]]:
-        """`meta` of turn 0, and of the R rotation variant kinds at turns 1, 2, 3."""
+    def meta_all_turns(self) -> tuple[Float[Tensor, "B V T T C"], Float[Tensor, "B turned R T T C"]]:
+        """`meta` of turn 0, and of the R rotation variant kinds at the other turns."""
 
 
 @torch.no_grad()
 def read_field(field: DescriptorField, keypoints: Keypoints, keep_turns: bool = True) -> LocalFeatures:
-    """Everything the matcher needs of a field; the turns cost 1.5 times the memory of the descriptors again."""
+    """Everything the matcher needs of a field; of four turns the other three cost 1.5 times the memory again."""
     if keep_turns and field.num_turns > 1:
         assert isinstance(field, TurnedField)
         descriptors, turned = field.at_all_turns(keypoints)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lisrd.coordinates import sample_map
-from lisrd.describe.turns import TurnLinear, quarter
+from lisrd.describe.turns import TurnLinear
 
 
 class Trunk(nn.Module):
@@ -56,36 +56,29 @@ class Head(nn.Module):
         weight = self.hidden.weight.unflatten(1, (self.turns, -1))
         return torch.stack([weight.roll(-t, 1) for t in range(self.turns)]).flatten(2)
 
-    def quarters_bank(self) -> Float[Tensor, "R width trunk"]:
-        """The first Linear for a trunk that is read at quarter turns 0, 1, 2, 3."""
-        return self.hidden_bank()[:: quarter(self.turns)]
-
     def variant(
         self, trunk: Float[Tensor, "B N trunk"], turn: int | Int[Tensor, " B"]
     ) -> Float[Tensor, "B N D"]:
-        """As the image turned by `torch.rot90(image, turn)` would give it; B turns give each image its own."""
+        """As the image turned counter-clockwise by `turn` turns would give it; B turns give each image its own."""
         if isinstance(turn, int):
-            weight = self.quarters_bank()[turn] if turn else self.hidden.weight
+            weight = self.hidden_bank()[turn] if turn else self.hidden.weight
             hidden = F.linear(trunk, weight, self.hidden.bias)
         else:
-            hidden = trunk @ self.quarters_bank()[turn].transpose(1, 2) + self.hidden.bias
+            hidden = trunk @ self.hidden_bank()[turn].transpose(1, 2) + self.hidden.bias
         return self._finish(F.relu(hidden, inplace=True))
 
     def invariant(self, trunk: Float[Tensor, "B N trunk"]) -> Float[Tensor, "B N D"]:
         """Averaged over all turns before L2: invariant to quarter turns exactly, to eighths as far as the trunk is."""
-        return self._mean_of(self._hidden(trunk, self.hidden_bank()))
+        return self._mean_of(self._hidden_of_all_turns(trunk))
 
     def all_turns(self, trunk: Float[Tensor, "B N trunk"], is_variant: bool) -> Float[Tensor, "B N R D"]:
-        """What `variant` gives for every quarter turn, or what `invariant` gives, R = 1."""
-        if is_variant:
-            return self._finish(self._hidden(trunk, self.quarters_bank()))
-        return self.invariant(trunk).unsqueeze(2)
+        """What `variant` gives for every turn, R = turns, or what `invariant` gives, R = 1."""
+        hidden = self._hidden_of_all_turns(trunk)
+        return self._finish(hidden) if is_variant else self._mean_of(hidden).unsqueeze(2)
 
-    def _hidden(
-        self, trunk: Float[Tensor, "B N trunk"], bank: Float[Tensor, "R W trunk"]
-    ) -> Float[Tensor, "B N R W"]:
-        hidden = F.linear(trunk, bank.flatten(0, 1), self.hidden.bias.repeat(len(bank)))
-        return F.relu(hidden, inplace=True).unflatten(-1, (len(bank), -1))
+    def _hidden_of_all_turns(self, trunk: Float[Tensor, "B N trunk"]) -> Float[Tensor, "B N turns W"]:
+        hidden = F.linear(trunk, self.hidden_bank().flatten(0, 1), self.hidden.bias.repeat(self.turns))
+        return F.relu(hidden, inplace=True).unflatten(-1, (self.turns, -1))
 
     def _mean_of(self, hidden: Float[Tensor, "B N turns W"]) -> Float[Tensor, "B N D"]:
         # The mean commutes with the last Linear; added up turn by turn, a third of the time of `mean`.

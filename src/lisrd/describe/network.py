@@ -15,7 +15,7 @@ from lisrd.describe.folded_heads import FoldedHead, FoldedTrunk
 from lisrd.describe.heads import Head, Trunk
 from lisrd.describe.meta import MetaDescriptors, tile_grid
 from lisrd.describe.pyramid import EncoderInput, PyramidEncoder, check_input
-from lisrd.describe.turns import NUM_TURNS, check_turns
+from lisrd.describe.turns import check_turns
 from lisrd.invariance import ROTATION, invariances
 from lisrd.types import Keypoints, Selection, TileSampling
 
@@ -25,7 +25,7 @@ class PyramidConfig:
     """Sizes of the network; `widths` are channels per turn of each level, `turns` is 8, 4 or 1 (a plain network)."""
 
     widths: tuple[int, ...] = (8, 16, 32, 48, 48)
-    turns: int = NUM_TURNS
+    turns: int = 4
     encoder_input: EncoderInput = "colour"  # what the first convolution sees, see `lisrd.describe.light`
     first_kernel: int = 4  # its side, an even number
     trunk_width: int = 48  # per turn
@@ -65,8 +65,8 @@ class PyramidNetwork(nn.Module):
 
     @property
     def num_turns(self) -> int:
-        """Quarter turns at which its fields can be read."""
-        return min(self.config.turns, NUM_TURNS)
+        """Turns at which its fields can be read: quarters of a whole turn, or eighths."""
+        return self.config.turns
 
     @property
     def rotation_variant(self) -> tuple[bool, ...]:
@@ -117,8 +117,8 @@ class PyramidNetwork(nn.Module):
 
     def describe_trunk_in_all_turns(
         self, trunk: Float[Tensor, "B N trunk"]
-    ) -> tuple[Float[Tensor, "B N V D"], Float[Tensor, "B N 3 R D"]]:
-        """`describe_trunk` of every kind at turn 0, and of the R rotation variant kinds at turns 1, 2, 3."""
+    ) -> tuple[Float[Tensor, "B N V D"], Float[Tensor, "B N turned R D"]]:
+        """`describe_trunk` of every kind at turn 0, and of the R rotation variant kinds at the other turns."""
         upright, turned = [], []
         for kind, is_variant in enumerate(self.rotation_variant):
             head = self.heads[kind]
@@ -185,10 +185,10 @@ class PyramidField:
 
     def at_all_turns(
         self, keypoints: Keypoints
-    ) -> tuple[Float[Tensor, "B N V D"], Float[Tensor, "B N 3 R D"]]:
+    ) -> tuple[Float[Tensor, "B N V D"], Float[Tensor, "B N turned R D"]]:
         return self.network.describe_trunk_in_all_turns(self.trunk_at(keypoints.xy))
 
-    def meta_all_turns(self) -> tuple[Float[Tensor, "B V T T C"], Float[Tensor, "B 3 R T T C"]]:
+    def meta_all_turns(self) -> tuple[Float[Tensor, "B V T T C"], Float[Tensor, "B turned R T T C"]]:
         network = self.network
         tiles = network.config.tiles_per_side**2
         upright, turned = network.describe_trunk_in_all_turns(self.grid_trunk)

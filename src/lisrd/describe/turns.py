@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from lisrd.describe.pooled_norm import PooledNorm, normalise
 from lisrd.processes import process_count
 
-NUM_TURNS = 4  # quarter turns, at which a field can be read
 _RING = [0, 1, 2, 5, 8, 7, 6, 3]  # places of a 3 x 3 kernel around its centre, clockwise from the top left
 
 
@@ -39,7 +38,7 @@ def check_turns(turns: int) -> int:
 
 def quarter(turns: int) -> int:
     """How many of `turns` are a quarter turn."""
-    return max(turns // NUM_TURNS, 1)
+    return max(turns // 4, 1)
 
 
 class TurnConv(nn.Module):

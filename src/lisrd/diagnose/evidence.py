@@ -33,7 +33,7 @@ class PairEvidence:
     matches: int
     inliers: int
     verified: bool
-    turn: int
+    turn: float
     weights: tuple[float, ...]
     angle: float | None
     light_change: float | None

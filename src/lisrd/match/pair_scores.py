@@ -21,7 +21,7 @@ def score_pairs(
     features1: LocalFeatures,
     pairs: Int[Tensor, "P 2"],
     policy: Policy = Policy(),
-    turn: int = 0,
+    turn: float = 0,
     evidence: Float[Tensor, " V"] | None = None,
 ) -> tuple[Float[Tensor, " P"], Float[Tensor, "P V"]]:
     """The similarity of each pair of keypoints as `lisrd.match` weighs it, and its invariances' weights.

@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from lisrd.errors import InputError
 
@@ -17,10 +17,10 @@ class Policy:
 
     `selection`: "soft" weighs the invariances, "hard" takes the one of the highest weight for each keypoint pair,
     "mean" weighs them equally. `temperature` replaces the describer's own. `prior` multiplies weights before they are
-    normalised, by name; `only` and `forbid` choose the invariances that take part. `turn` is the quarter turn by which
-    image 1 is read, "auto" (where the turned descriptors agree best), "orientations" (what the keypoints' orientations
-    suggest) or "off". `ratio` is Lowe's, on distances; `min_similarity` a floor for scores. `precision` is that of the
-    descriptors' products; float16 is for GPUs.
+    normalised, by name; `only` and `forbid` choose the invariances that take part. `turn` are the quarter turns by
+    which image 1 is read (halves of them too, of a network of eight turns), "auto" (where the turned descriptors agree
+    best), "orientations" (what the keypoints' orientations suggest) or "off". `ratio` is Lowe's, on distances;
+    `min_similarity` a floor for scores. `precision` is that of the descriptors' products; float16 is for GPUs.
     """
 
     selection: Literal["soft", "hard", "mean"] = "soft"
@@ -28,7 +28,7 @@ class Policy:
     prior: Mapping[str, float] = field(default_factory=dict)
     only: tuple[str, ...] = ()
     forbid: tuple[str, ...] = ()
-    turn: Literal["auto", "orientations", "off", 0, 1, 2, 3] = "auto"
+    turn: Literal["auto", "orientations", "off"] | float = "auto"
     ratio: float | None = None
     min_similarity: float | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -36,9 +36,9 @@ class Policy:
     def __post_init__(self) -> None:
         if self.selection not in ("soft", "hard", "mean"):
             raise InputError(f"policy: selection is {self.selection!r}; use 'soft', 'hard' or 'mean'")
-        if self.turn not in ("auto", "orientations", "off", 0, 1, 2, 3):
+        if self.turn not in ("auto", "orientations", "off", *(half / 2 for half in range(8))):
             raise InputError(
-                f"policy: turn is {self.turn!r}; use 'auto', 'orientations', 'off', 0, 1, 2 or 3"
+                f"policy: turn is {self.turn!r}; use 'auto', 'orientations', 'off', 0, 1, 2, 3 or a half between"
             )
         if self.temperature is not None and not self.temperature > 0:
             raise InputError(f"policy: temperature is {self.temperature}; it must be above 0")
@@ -70,3 +70,12 @@ class Policy:
         if not kept:
             raise InputError("policy: every invariance is forbidden; leave at least one")
         return kept
+
+
+def turn_from_text(text: str) -> Any:
+    """The `turn` of a policy as a user writes it, a number or a word; `Policy` refuses what it does not know."""
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() else number

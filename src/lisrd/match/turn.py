@@ -1,7 +1,8 @@
 """Turned selection: by how many quarter turns is image 1 read before the invariance is selected.
 
-The rotation variant descriptors of image 1 exist in four turns. The turn of the pair is the one under which they agree
-best with those of image 0. Turning image 1 changes the chosen turn and no match. Swapping the images gives the opposite
+The rotation variant descriptors of image 1 exist in four turns, or in eight: then turns are multiples of one half. The
+turn of the pair is the one under which they agree best with those of image 0. Turning image 1 by quarter turns changes
+the chosen turn and no match. Swapping the images gives the opposite
 turn, read in the other image's frame: the same matches where the turn is 0, nearly the same elsewhere.
 """
 
@@ -19,37 +20,34 @@ from lisrd.match.nearest import mutual_nearest_neighbours
 from lisrd.match.policy import Policy
 from lisrd.types import LocalFeatures
 
-NUM_TURNS = 4
-
 #: Enough keypoints to tell four turns apart, the strongest ones being the most repeatable: of 76 pairs of turned webcam
 #: photographs all had the turn that twice as many choose, for a quarter of the time.
 TURN_VOTERS = 512
 
 
-def choose_turn(features0: LocalFeatures, features1: LocalFeatures, kinds: list[int], policy: Policy) -> int:
-    """The quarter turn of image 1 as the policy wants it chosen, 0 where there is nothing to turn.
+def choose_turn(
+    features0: LocalFeatures, features1: LocalFeatures, kinds: list[int], policy: Policy
+) -> float:
+    """The quarter turns of image 1 as the policy wants it chosen, 0 where there is nothing to turn.
 
     Raises:
         InputError: the policy asks for a turn that the features do not have, or for orientations that they lack.
     """
     if policy.turn == "off":
         return 0
-    if isinstance(policy.turn, int):
-        if policy.turn and features1.turned_descriptors is None:
-            raise InputError(
-                f"policy: turn is {policy.turn}, but features1 hold no turned descriptors: describe with keep_turns"
-            )
+    if not isinstance(policy.turn, str):
+        _number(features1, policy.turn)
         return policy.turn
     columns = [column for column, v in enumerate(_turnable(features1)) if v in kinds]
     if features1.turned_descriptors is None or not columns or not min(_counts(features0, features1)):
         return 0
-    if policy.turn == "orientations":
-        return _turn_of_orientations(features0, features1)
-    return _turn_of_agreement(features0, features1, columns)
+    choose = _turn_of_orientations if policy.turn == "orientations" else _turn_of_agreement
+    quarters = 4 * choose(features0, features1, columns) / _num_turns(features1)
+    return int(quarters) if quarters.is_integer() else quarters
 
 
 def _turn_of_agreement(features0: LocalFeatures, features1: LocalFeatures, columns: list[int]) -> int:
-    """The turn under which the turnable descriptors `columns` are most alike."""
+    """The number of the turn under which the turnable descriptors `columns` are most alike."""
     assert features1.turned_descriptors is not None
     kept = [_turnable(features1)[column] for column in columns]
     voters0, voters1 = _strongest(features0), _strongest(features1)
@@ -60,8 +58,8 @@ def _turn_of_agreement(features0: LocalFeatures, features1: LocalFeatures, colum
     return int(torch.stack([_agreement(upright0, c) for c in candidates]).argmax())
 
 
-def _turn_of_orientations(features0: LocalFeatures, features1: LocalFeatures) -> int:
-    """The quarter turn that most rotation invariant matches vote for with their keypoints' orientations."""
+def _turn_of_orientations(features0: LocalFeatures, features1: LocalFeatures, columns: list[int]) -> int:
+    """The number of the turn that most rotation invariant matches vote for with their keypoints' orientations."""
     if features0.oris is None or features1.oris is None:
         raise InputError(
             "policy: turn is 'orientations', but the keypoints have none; use SIFT's, or turn='auto'"
@@ -74,21 +72,43 @@ def _turn_of_orientations(features0: LocalFeatures, features1: LocalFeatures) ->
     index0, index1 = mutual_nearest_neighbours(flat0 @ flat1.T).unbind(1)
     # `torch.rot90` turns directions by -90 degrees where y points down.
     difference = features1.oris[0, voters1[index1]] - features0.oris[0, voters0[index0]]
-    votes = torch.round(difference / (math.pi / 2)).long() % NUM_TURNS
-    return int(votes.bincount(minlength=NUM_TURNS).argmax())
+    num_turns = _num_turns(features1)
+    votes = torch.round(difference / (2 * math.pi / num_turns)).long() % num_turns
+    return int(votes.bincount(minlength=num_turns).argmax())
 
 
-def read_turned(features: LocalFeatures, turn: int) -> LocalFeatures:
-    """The features with their rotation variant descriptors and meta descriptors as the turned image gives them."""
-    if not turn:
+def read_turned(features: LocalFeatures, turn: float) -> LocalFeatures:
+    """The features with their rotation variant descriptors and meta descriptors as the turned image gives them.
+
+    `turn` counts quarter turns. Raises InputError for a turn that the features do not have.
+    """
+    number = _number(features, turn)
+    if not number:
         return features
     assert features.turned_descriptors is not None
     assert features.turned_meta_descriptors is not None
     turnable = _turnable(features)
     descriptors, meta = features.descriptors.clone(), features.meta_descriptors.clone()
-    descriptors[:, :, turnable] = features.turned_descriptors[:, :, turn - 1]
-    meta[:, turnable] = features.turned_meta_descriptors[:, turn - 1]
+    descriptors[:, :, turnable] = features.turned_descriptors[:, :, number - 1]
+    meta[:, turnable] = features.turned_meta_descriptors[:, number - 1]
     return replace(features, descriptors=descriptors, meta_descriptors=meta)
+
+
+def _num_turns(features: LocalFeatures) -> int:
+    turned = features.turned_descriptors
+    return 1 if turned is None else turned.shape[2] + 1
+
+
+def _number(features: LocalFeatures, turn: float) -> int:
+    """Which of the turns that the features hold is one by so many quarters."""
+    number = turn * _num_turns(features) / 4
+    if turn and features.turned_descriptors is None:
+        raise InputError(
+            f"policy: turn is {turn}, but features1 hold no turned descriptors: describe with keep_turns"
+        )
+    if not float(number).is_integer():
+        raise InputError(f"policy: turn is {turn}, but features1 hold quarter turns only: use 0, 1, 2 or 3")
+    return int(number)
 
 
 def _turnable(features: LocalFeatures) -> list[int]:

@@ -53,7 +53,8 @@ def extract(
     `images` is a folder, a text file of paths, or a list; `root` is what their names are relative to (`find_images`).
     Images that `output` has already are skipped. `half` stores descriptors in float16, half the size; their rounding
     is far below what separates descriptors. `keep_turns` also stores the turned descriptors, which the matcher needs
-    to undo quarter turns, at 2.5 times the size. A killed run loses at most `part_seconds` of work.
+    to undo the camera's turn, at 2.5 times the size, of eight turns at 4.5 times. A killed run loses at most
+    `part_seconds` of work.
 
     `engine` says who does the work; the result is the same to the last bit. Neighbours of one size are described
     together, `batch` of them at most: 1 on a CPU, where more gain nothing, 8 on a GPU.

@@ -177,7 +177,7 @@ def read_matches(path: Path | str, name0: str, name1: str, num_keypoints1: int) 
         weights.float(),
         (len(matches0), num_keypoints1),
         tuple(attributes["invariances"]),
-        int(attributes["turn"]),
+        attributes["turn"].item(),
     )
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from lisrd.errors import InputError
 from lisrd.invariance import invariances
-from lisrd.match.turn import NUM_TURNS
 from lisrd.scale.layout import selection_from_bytes
 from lisrd.scale.store import open_h5, record_names
 from lisrd.text_files import read_lines
@@ -74,7 +73,7 @@ def similarity_in_turns(
     The descriptors of a turned image do not change, but their tiles stand at other places.
     """
     flat1 = tiles1.flatten(1)
-    turned0 = (tiles0.rot90(turn, (2, 3)).flatten(1) for turn in range(NUM_TURNS))
+    turned0 = (tiles0.rot90(turn, (2, 3)).flatten(1) for turn in range(4))
     return torch.stack([flat0 @ flat1.T for flat0 in turned0]).amax(0)
 
 

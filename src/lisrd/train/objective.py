@@ -74,10 +74,11 @@ class Views:
     residual_angle: Float[Tensor, " B"]  # what rotation is left after the turn, radians
 
 
-def fitting_turn(angle: Float[Tensor, " B"]) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
-    """The quarter turn that undoes most of a rotation by `angle` radians, and the angle that is left (+-45 degrees)."""
-    quarters = torch.round(angle / (math.pi / 2))
-    return (-quarters.long()) % 4, angle - quarters * (math.pi / 2)
+def fitting_turn(angle: Float[Tensor, " B"], num_turns: int) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
+    """The turn, of `num_turns`, that undoes most of a rotation by `angle` radians, and the angle that is left."""
+    one = 2 * math.pi / num_turns
+    turns = torch.round(angle / one)
+    return (-turns.long()) % num_turns, angle - turns * one
 
 
 def read_views(network: Network, triplets: Triplets, turn: Int[Tensor, " B"], residual: Tensor) -> Views:
@@ -112,9 +113,7 @@ class TripletObjective(nn.Module):
         `taught` are the teacher's descriptors of the first S <= B anchors, for the K kinds that are taught.
         """
         config = self.config
-        turn, residual = fitting_turn(triplets.angle)
-        if network.num_turns == 1:
-            turn, residual = torch.zeros_like(turn), triplets.angle
+        turn, residual = fitting_turn(triplets.angle, network.num_turns)
         views = read_views(network, triplets, turn, residual)
         d0, d1, d2 = views.descriptors
         k0, k1, k2 = triplets.keypoints

@@ -30,7 +30,7 @@ def guided_matches(
     features1: LocalFeatures,
     geometry: Geometry,
     policy: Policy = Policy(),
-    turn: int = 0,
+    turn: float = 0,
     radius: float = 4.0,
     min_similarity: float = 0.0,
     evidence: Float[Tensor, " V"] | None = None,

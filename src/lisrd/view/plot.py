@@ -98,7 +98,7 @@ def _write_header(
     title = f"{counts} keypoints · {len(matches):,} matches · {found}"
     page.text(MARGIN, 34, title, size=15, weight="bold", color=INK, va="center")
     if matches.turn:
-        turn = f"image 1 read turned by {90 * matches.turn}° counter-clockwise"
+        turn = f"image 1 read turned by {90 * matches.turn:g}° counter-clockwise"
         page.text(WIDTH - MARGIN, 34, turn, size=12, color=FAINT, va="center", ha="right")
     _write_legend(page, matches)
 

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from lisrd.errors import InputError
 from lisrd.invariance import FACTORS, Invariance, invariances
 from lisrd.match import Policy
+from lisrd.match.policy import turn_from_text
 from lisrd.verify.geometry import Kind
 
 #: Choices as (words, value).
@@ -60,7 +61,7 @@ class MatchRequest:
 
     @property
     def policy(self) -> Policy:
-        turn: Any = int(self.turn) if self.turn.isdigit() else self.turn
+        turn = turn_from_text(self.turn)
         if self.invariance.startswith(_ONLY):
             return Policy(only=(self.invariance.removeprefix(_ONLY),), turn=turn)
         return Policy(selection=self.invariance, turn=turn)  # type: ignore[arg-type]

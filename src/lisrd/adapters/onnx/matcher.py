@@ -49,18 +49,19 @@ class MatcherGraph(nn.Module):
         image_size1: Float[Tensor, "1 2"],
         descriptors1: Float[Tensor, "1 N1 V D"],
         meta_descriptors1: Float[Tensor, "1 V T T C"],
-        turned_descriptors1: Float[Tensor, "1 N1 3 R D"] | None = None,
-        turned_meta_descriptors1: Float[Tensor, "1 3 R T T C"] | None = None,
-    ) -> tuple[Int[Tensor, "S 2"], Float[Tensor, " S"], Float[Tensor, "S V"], Int[Tensor, ""]]:
+        turned_descriptors1: Float[Tensor, "1 N1 turned R D"] | None = None,
+        turned_meta_descriptors1: Float[Tensor, "1 turned R T T C"] | None = None,
+    ) -> tuple[Int[Tensor, "S 2"], Float[Tensor, " S"], Float[Tensor, "S V"], Tensor]:
         kinds0, kinds1 = (descriptors[0].transpose(0, 1) for descriptors in (descriptors0, descriptors1))
         scores0, scores1, meta1 = keypoint_scores0[0], keypoint_scores1[0], meta_descriptors1[0]
         turn = torch.zeros((), dtype=torch.long)
         if turned_descriptors1 is not None and turned_meta_descriptors1 is not None:
             in_turns = self._in_turns(kinds1, turned_descriptors1[0].permute(1, 2, 0, 3))
             upright0 = strongest(scores0, kinds0[self.turnable], TURN_VOTERS)
-            turn = best_turn(upright0, strongest(scores1, in_turns, TURN_VOTERS))
-            kinds1 = self._at_turn(kinds1, in_turns, turn)
-            meta1 = self._at_turn(meta1, self._in_turns(meta1, turned_meta_descriptors1[0]), turn)
+            number = best_turn(upright0, strongest(scores1, in_turns, TURN_VOTERS))
+            kinds1 = self._at_turn(kinds1, in_turns, number)
+            meta1 = self._at_turn(meta1, self._in_turns(meta1, turned_meta_descriptors1[0]), number)
+            turn = number if len(in_turns) == 4 else 4 * number / len(in_turns)
 
         bias = self.bias
         if self.selection.agreement_power:
@@ -79,17 +80,17 @@ class MatcherGraph(nn.Module):
         return matches, similarity[index0, index1], weights, turn
 
     def _in_turns(
-        self, upright: Float[Tensor, "V ..."], turned: Float[Tensor, "3 R ..."]
-    ) -> Float[Tensor, "4 R ..."]:
+        self, upright: Float[Tensor, "V ..."], turned: Float[Tensor, "turned R ..."]
+    ) -> Float[Tensor, "turns R ..."]:
         """The kinds that vary with a turn, at every turn."""
         return torch.cat([upright[self.turnable][None], turned])
 
     def _at_turn(
-        self, upright: Float[Tensor, "V ..."], in_turns: Float[Tensor, "4 R ..."], turn: Int[Tensor, ""]
+        self, upright: Float[Tensor, "V ..."], in_turns: Float[Tensor, "turns R ..."], number: Int[Tensor, ""]
     ) -> Float[Tensor, "V ..."]:
         """Every kind as it is read at one turn, which the graph itself has chosen."""
         kinds = list(upright.unbind(0))
-        chosen = in_turns.index_select(0, turn.reshape(1)).squeeze(0)
+        chosen = in_turns.index_select(0, number.reshape(1)).squeeze(0)
         for v, read in zip(self.turnable, chosen.unbind(0), strict=True):
             kinds[v] = read
         return torch.stack(kinds)
