@@ -48,7 +48,7 @@ class TurnedField(DescriptorField, Protocol):
     def at_all_turns(
         self, keypoints: Keypoints
     ) -> tuple[Float[Tensor, "B N V D"], Float[Tensor, "B N turned R D"]]:
-        """`at` turn 0, and the R rotation variant kinds at turns 1, 2, 3."""
+        """`at` turn 0, and the R rotation variant kinds at the other turns."""
 
     def meta_all_turns(self) -> tuple[Float[Tensor, "B V T T C"], Float[Tensor, "B turned R T T C"]]:
         """`meta` of turn 0, and of the R rotation variant kinds at the other turns."""

@@ -1,9 +1,9 @@
 """An image whose light is normalised before any weight sees it.
 
-A change of exposure or of the lamp multiplies an image, a shadow or a lamp multiplies a part of it: the logarithm turns
-both into sums, whose slow part the mean over the surroundings takes out; the deviation takes out contrast. The
-surroundings are a window of cells of `CELL` pixels, read between the cells' centres: two small maps instead of a box
-filter at full size, which alone would take as long as the rest of the encoder.
+Another exposure multiplies the whole image, a shadow or a lamp a part of it: the logarithm makes sums of both, whose
+slow part the mean over the surroundings takes out, and the deviation takes out contrast. The surroundings are a window
+of cells of `CELL` pixels, read between the cells' centres: two small maps instead of a box filter at full size, which
+alone took longer than the rest of the encoder.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 CELL = 8  # pixels
 CELLS = 5  # on a side: the window is 40 pixels wide, and falls off linearly over its outermost cell
 DARK = 0.02  # of full scale, added before the logarithm: there noise would be taken for structure
-FLAT = 0.1  # added to the deviation: a twentieth of what an edge has; a plain surface stays plain
-LIMIT = 4.0  # deviations
+FLAT = 0.1  # added to the deviation, so that a plain surface stays plain
+LIMIT = 4.0  # deviations from the mean
 
 
 def normalised_light(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
