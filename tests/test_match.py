@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lisrd.errors import InputError
 from lisrd.match import Policy, match, match_batch, scorer
 from lisrd.match.nearest import mutual_nearest_neighbours
+from lisrd.match.policy import turn_from_text
 from lisrd.match.selection import tile_weights
 from lisrd.types import LocalFeatures, Selection
 
@@ -149,6 +150,14 @@ def test_turn_is_found_and_undone(turn: float, num_turns: int, number: int) -> N
     assert found.matches.tolist() == [[i, i] for i in range(40)]
     assert match(f0, f1, Policy(turn=turn)).matches.tolist() == found.matches.tolist()
     assert match(f0, f1, Policy(turn="off")).turn == 0
+
+
+def test_a_turn_as_users_write_it() -> None:
+    assert [turn_from_text(text) for text in ("2", "0.5", "auto")] == [2, 0.5, "auto"]
+    assert isinstance(turn_from_text("2"), int)
+    for text in ("nan", "inf", "0.3", ""):
+        with pytest.raises(InputError, match="policy: turn is"):
+            Policy(turn=turn_from_text(text))
 
 
 @pytest.mark.parametrize(("turn", "num_turns", "number"), TURNS)

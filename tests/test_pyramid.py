@@ -168,9 +168,8 @@ def test_eight_turns_of_a_kernel_by_hand() -> None:
     assert turned[:2, :2].sum() > 0.95 * turned.sum() > 1.9
     ramp = torch.arange(6.0) - 2.5
     lift = Lift(1, 1, 8, 6)
-    lift.weight.data[0, 0] = ramp.expand(
-        6, 6
-    )  # grows to the right, at 45 degrees to the upper right, in a circle
+    # Grows to the right, at 45 degrees to the upper right, in a circle.
+    lift.weight.data[0, 0] = ramp.expand(6, 6)
     assert not lift.kernels()[0, 0, [0, 0, -1, -1], [0, -1, 0, -1]].any()
     diagonal = 0.5**0.5 * (ramp - ramp[:, None])
     torch.testing.assert_close(lift.kernels()[1, 0, 2:4, 2:4], diagonal[2:4, 2:4])

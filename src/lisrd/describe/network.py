@@ -15,7 +15,6 @@ from lisrd.describe.folded_heads import FoldedHead, FoldedTrunk
 from lisrd.describe.heads import Head, Trunk
 from lisrd.describe.meta import MetaDescriptors, tile_grid
 from lisrd.describe.pyramid import EncoderInput, PyramidEncoder, check_input
-from lisrd.describe.turns import check_turns
 from lisrd.invariance import ROTATION, invariances
 from lisrd.types import Keypoints, Selection, TileSampling
 
@@ -38,7 +37,8 @@ class PyramidConfig:
     agreement_ratio: float = 0.95  # of distances, what counts as a distinct match there
 
     def __post_init__(self) -> None:
-        check_turns(self.turns)
+        if self.turns not in (1, 4, 8):
+            raise ValueError(f"turns is {self.turns}; it must be 1, 4 or 8")
         check_input(self.encoder_input, levels=len(self.widths))
         if self.first_kernel < 4 or self.first_kernel % 2:
             raise ValueError(

@@ -29,13 +29,6 @@ from lisrd.processes import process_count
 _RING = [0, 1, 2, 5, 8, 7, 6, 3]  # places of a 3 x 3 kernel around its centre, clockwise from the top left
 
 
-def check_turns(turns: int) -> int:
-    """`turns` itself. Raises ValueError unless it is 1 (a plain network), 4 or 8."""
-    if turns not in (1, 4, 8):
-        raise ValueError(f"turns is {turns}; it must be 1, 4 or 8")
-    return turns
-
-
 def quarter(turns: int) -> int:
     """How many of `turns` are a quarter turn."""
     return max(turns // 4, 1)
@@ -49,7 +42,7 @@ class TurnConv(nn.Module):
         self.turns = turns
         fan_in = turns * in_channels * 9
         self.weight = nn.Parameter(torch.randn(out_channels, turns, in_channels, 3, 3) * (2 / fan_in) ** 0.5)
-        self.register_buffer("places", _turned_places(check_turns(turns)), persistent=False)
+        self.register_buffer("places", _turned_places(turns), persistent=False)
         self.places: Float[Tensor, "stored turned"]
 
     def kernels(self) -> Float[Tensor, "turned_out turned_in 3 3"]:

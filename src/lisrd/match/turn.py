@@ -2,8 +2,8 @@
 
 The rotation variant descriptors of image 1 exist in four turns, or in eight: then turns are multiples of one half. The
 turn of the pair is the one under which they agree best with those of image 0. Turning image 1 by quarter turns changes
-the chosen turn and no match. Swapping the images gives the opposite
-turn, read in the other image's frame: the same matches where the turn is 0, nearly the same elsewhere.
+the chosen turn and no match. Swapping the images gives the opposite turn, read in the other image's frame: the same
+matches where the turn is 0, nearly the same elsewhere.
 """
 
 from __future__ import annotations
@@ -41,8 +41,11 @@ def choose_turn(
     columns = [column for column, v in enumerate(_turnable(features1)) if v in kinds]
     if features1.turned_descriptors is None or not columns or not min(_counts(features0, features1)):
         return 0
-    choose = _turn_of_orientations if policy.turn == "orientations" else _turn_of_agreement
-    quarters = 4 * choose(features0, features1, columns) / _num_turns(features1)
+    if policy.turn == "orientations":
+        number = _turn_of_orientations(features0, features1)
+    else:
+        number = _turn_of_agreement(features0, features1, columns)
+    quarters = 4 * number / _num_turns(features1)
     return int(quarters) if quarters.is_integer() else quarters
 
 
@@ -58,7 +61,7 @@ def _turn_of_agreement(features0: LocalFeatures, features1: LocalFeatures, colum
     return int(torch.stack([_agreement(upright0, c) for c in candidates]).argmax())
 
 
-def _turn_of_orientations(features0: LocalFeatures, features1: LocalFeatures, columns: list[int]) -> int:
+def _turn_of_orientations(features0: LocalFeatures, features1: LocalFeatures) -> int:
     """The number of the turn that most rotation invariant matches vote for with their keypoints' orientations."""
     if features0.oris is None or features1.oris is None:
         raise InputError(
@@ -101,11 +104,11 @@ def _num_turns(features: LocalFeatures) -> int:
 
 def _number(features: LocalFeatures, turn: float) -> int:
     """Which of the turns that the features hold is one by so many quarters."""
-    number = turn * _num_turns(features) / 4
     if turn and features.turned_descriptors is None:
         raise InputError(
             f"policy: turn is {turn}, but features1 hold no turned descriptors: describe with keep_turns"
         )
+    number = turn * _num_turns(features) / 4
     if not float(number).is_integer():
         raise InputError(f"policy: turn is {turn}, but features1 hold quarter turns only: use 0, 1, 2 or 3")
     return int(number)
