@@ -181,10 +181,11 @@ def test_describer_file(pyramid_files: ExportedFiles) -> None:
 
 
 @pytest.mark.slow
-def test_describer_file_of_eight_turns_and_normalised_light(tmp_path: Path) -> None:
+def test_describer_file_of_eight_turns_normalised_light_and_rings(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
-    config = replace(small_network().config, turns=8, encoder_input="both", first_kernel=6)
+    sizes: dict[str, Any] = {"turns": 8, "encoder_input": "both", "first_kernel": 6, "ring_radii": (1.5, 1.5)}
+    config = replace(small_network().config, **sizes)
     save_weights(tmp_path / "eight.safetensors", PyramidNetwork(config), {})
     files = export_onnx(str(tmp_path / "eight.safetensors"), tmp_path / "out")
     network = load_network(tmp_path / "eight.safetensors")

@@ -15,6 +15,7 @@ from lisrd.coordinates import turn_points
 from lisrd.describe.describer import NetworkDescriber
 from lisrd.describe.meta import tile_grid
 from lisrd.describe.network import PyramidConfig, PyramidNetwork
+from lisrd.describe.ring import RingLinear, sample_around
 from lisrd.describe.turns import Lift, TurnBatchNorm, TurnConv
 from lisrd.errors import InputError
 from lisrd.match import match
@@ -22,12 +23,18 @@ from lisrd.types import Keypoints, stack_keypoints
 
 SMALL = PyramidConfig(widths=(2, 4, 4, 4, 4), trunk_width=8, head_width=16, descriptor_dim=16)
 EIGHT = replace(SMALL, turns=8, encoder_input="light", first_kernel=6)
+RINGS = (1.5, 0.0, 1.0)
 
 
 @pytest.fixture(
     scope="module",
-    params=[SMALL, EIGHT, replace(SMALL, encoder_input="both")],
-    ids=["four turns", "eight turns", "both inputs"],
+    params=[
+        SMALL,
+        EIGHT,
+        replace(SMALL, encoder_input="both", ring_radii=RINGS),
+        replace(EIGHT, ring_radii=RINGS),
+    ],
+    ids=["four turns", "eight turns", "both inputs, rings", "eight turns, rings"],
 )
 def network(request: pytest.FixtureRequest) -> PyramidNetwork:
     torch.manual_seed(0)
@@ -175,12 +182,40 @@ def test_eight_turns_of_a_kernel_by_hand() -> None:
     torch.testing.assert_close(lift.kernels()[1, 0, 2:4, 2:4], diagonal[2:4, 2:4])
 
 
+def test_ring_by_hand() -> None:
+    """On a map of its own coordinates: right, right and up, up, ... at 1.5 of its pixels, which are 4 of the image."""
+    x, y = torch.meshgrid(torch.arange(12.0), torch.arange(10.0), indexing="xy")
+    level = torch.stack([x, y]).unsqueeze(0)
+    xy = torch.tensor([[[21.5, 17.5]]])  # the centre of the map's pixel (5, 4)
+    points = sample_around(level, xy, 48, 40, radius=1.5).view(9, 2)
+    straight = torch.tensor([[5.0, 4.0], [6.5, 4.0], [5.0, 2.5], [3.5, 4.0], [5.0, 5.5]])
+    torch.testing.assert_close(points[[0, 1, 3, 5, 7]], straight)
+    diagonal = 1.5 * 0.5**0.5
+    torch.testing.assert_close(points[2], torch.tensor([5 + diagonal, 4 - diagonal]))
+    assert sample_around(level, xy, 48, 40, radius=0.0).tolist() == [[[5.0, 4.0]]]
+
+
+@pytest.mark.parametrize("turns", [1, 4, 8])
+def test_a_ring_is_counted_from_the_direction_of_each_turn(turns: int) -> None:
+    """A weight of the point ahead alone: every turn reads its own features at the point that lies ahead of it."""
+    linear = RingLinear(1, 1, turns)
+    linear.weight.data.zero_()
+    linear.weight.data.view(turns, 9)[0, 1] = 1.0  # of its own turn, the first point of the ring
+    bank, _ = linear.bank_and_bias()
+    for turn in range(turns):
+        point, of_turn = divmod(int(bank[turn].argmax()), turns)
+        assert (point, of_turn) == (1 + turn * 8 // turns, turn)
+    assert bank.sum() == turns
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         {"turns": 6},
         {"encoder_input": "gray"},
         {"first_kernel": 5},
+        {"ring_radii": (1.5, -1.0)},
+        {"ring_radii": (1.5,) * 6},
         {"widths": (4, 4), "encoder_input": "light"},
     ],
     ids=str,

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lisrd.coordinates import sample_map
 from lisrd.describe.heads import Head, Trunk
+from lisrd.describe.ring import sample_levels
 
 
 class FoldedTrunk(nn.Module):
@@ -22,7 +22,7 @@ class FoldedTrunk(nn.Module):
 
     def __init__(self, trunk: Trunk, dtype: torch.dtype) -> None:
         super().__init__()
-        self.norm = trunk.norm
+        self.norm, self.ring_radii = trunk.norm, trunk.ring_radii
         self.projection = _side_by_side([part.fold() for part in trunk.projections]).to(dtype)  # type: ignore[operator]
         self.hidden = trunk.hidden.fold().to(dtype)
 
@@ -30,8 +30,8 @@ class FoldedTrunk(nn.Module):
         self, maps: Sequence[Float[Tensor, "B _ _ _"]], xy: Float[Tensor, "B N 2"], width: int, height: int
     ) -> Float[Tensor, "B N trunk"]:
         dtype = self.hidden.weight.dtype
-        samples = torch.cat([sample_map(level, xy, width, height).to(dtype) for level in maps], dim=-1)
-        normed = self.norm(_exact(self.projection(samples)))
+        samples = sample_levels(maps, xy, width, height, self.ring_radii)
+        normed = self.norm(_exact(self.projection(samples.to(dtype))))
         return F.relu(self.hidden(normed.to(dtype)))
 
 

@@ -14,17 +14,23 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lisrd.coordinates import sample_map
+from lisrd.describe.ring import RingLinear, sample_levels
 from lisrd.describe.turns import TurnLinear
 
 
 class Trunk(nn.Module):
     """Samples of all levels, one Linear each, summed; then LayerNorm, Linear, ReLU. Equivariant to the turns."""
 
-    def __init__(self, level_widths: Sequence[int], width: int, turns: int) -> None:
+    def __init__(
+        self, level_widths: Sequence[int], width: int, turns: int, ring_radii: Sequence[float]
+    ) -> None:
         super().__init__()
         self.turns = turns
-        self.projections = nn.ModuleList(TurnLinear(channels, width, turns) for channels in level_widths)
+        self.ring_radii = tuple(ring_radii)
+        self.projections = nn.ModuleList(
+            (RingLinear if radius else TurnLinear)(channels, width, turns)
+            for channels, radius in zip(level_widths, ring_radii, strict=True)
+        )
         self.norm = nn.LayerNorm(turns * width, elementwise_affine=False)  # the Linear behind it is affine
         self.hidden = TurnLinear(width, width, turns)
 
@@ -32,7 +38,7 @@ class Trunk(nn.Module):
         self, maps: Sequence[Float[Tensor, "B _ _ _"]], xy: Float[Tensor, "B N 2"], width: int, height: int
     ) -> Float[Tensor, "B N trunk"]:
         """Features at pixels `xy` of the image of `width` x `height` pixels that the maps cover."""
-        samples = torch.cat([sample_map(level, xy, width, height) for level in maps], dim=-1)
+        samples = sample_levels(maps, xy, width, height, self.ring_radii)
         parts = [projection.bank_and_bias() for projection in self.projections]  # type: ignore[operator]
         banks, biases = zip(*parts, strict=True)
         summed = F.linear(samples, torch.cat(banks, dim=1), sum(biases))  # of all levels in one product

@@ -27,6 +27,9 @@ class PyramidConfig:
     turns: int = 4
     encoder_input: EncoderInput = "colour"  # what the first convolution sees, see `lisrd.describe.light`
     first_kernel: int = 4  # its side, an even number
+    ring_radii: tuple[
+        float, ...
+    ] = ()  # of each level, in its map's pixels, see `lisrd.describe.ring`; 0 for none
     trunk_width: int = 48  # per turn
     head_width: int = 192
     descriptor_dim: int = 128
@@ -44,6 +47,15 @@ class PyramidConfig:
             raise ValueError(
                 f"first_kernel is {self.first_kernel}; it must be 4, 6, 8 or another even number"
             )
+        if len(self.ring_radii) > len(self.widths) or min(self.ring_radii, default=0.0) < 0:
+            raise ValueError(
+                f"ring_radii is {list(self.ring_radii)}; it must be a radius of 0 or more for each level of widths"
+            )
+
+    @property
+    def radii_of_levels(self) -> tuple[float, ...]:
+        """`ring_radii` of every level; levels that are not named have no ring."""
+        return self.ring_radii + (0.0,) * (len(self.widths) - len(self.ring_radii))
 
 
 class PyramidNetwork(nn.Module):
@@ -56,7 +68,7 @@ class PyramidNetwork(nn.Module):
         self.config = config
         self.invariances = invariances()
         self.encoder = PyramidEncoder(config.widths, config.turns, config.encoder_input, config.first_kernel)
-        self.trunk = Trunk(config.widths, config.trunk_width, config.turns)
+        self.trunk = Trunk(config.widths, config.trunk_width, config.turns, config.radii_of_levels)
         self.heads = nn.ModuleList(
             Head(config.trunk_width, config.head_width, config.descriptor_dim, config.turns)
             for _ in self.invariances
