@@ -85,9 +85,10 @@ class _WeightedRows(torch.autograd.Function):
     ) -> Float[Tensor, "P C"]:
         ctx.save_for_backward(corners, shares)
         ctx.rows = rows.shape, rows.dtype
-        if rows.dtype == shares.dtype and rows.device.type == "cpu":  # in one pass, half the time
+        read_often = len(rows) < 2 * corners.numel()  # then converting all of them costs less
+        if rows.device.type == "cpu" and (rows.dtype == shares.dtype or read_often):  # in one pass, half the time
             bags, weights = corners.T.contiguous(), shares.squeeze(-1).T.contiguous()
-            return F.embedding_bag(bags, rows, mode="sum", per_sample_weights=weights)
+            return F.embedding_bag(bags, rows.to(shares.dtype), mode="sum", per_sample_weights=weights)
         sampled = shares.new_zeros(corners.shape[1], rows.shape[1])
         for corner, share in zip(corners, shares, strict=True):
             sampled.addcmul_(rows.index_select(0, corner).to(shares.dtype), share)
