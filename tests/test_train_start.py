@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lisrd.describe import build_describer
 from lisrd.describe.network import PyramidConfig, PyramidNetwork
+from lisrd.describe.turns import TurnBatchNorm
 from lisrd.describe.weights import load_network, save_weights
 from lisrd.errors import InputError
 from lisrd.invariance import invariances
@@ -65,9 +68,69 @@ def test_descriptors_start_where_other_weights_ended(weights: Path) -> None:
     assert all(torch.equal(network.state_dict()[n], t) for n, t in own.items())  # nothing to start them from
 
 
-def test_weights_of_other_sizes_are_refused(weights: Path) -> None:
-    with pytest.raises(InputError, match=r"do not fit this configuration, encoder\..* first"):
-        start_from(PyramidNetwork(replace(SMALL, widths=(4, 2, 2, 2, 2))), [weights])
+@pytest.mark.parametrize(
+    "larger",
+    [
+        {"widths": (2, 3, 4, 5, 2)},
+        {"trunk_width": 12, "head_width": 11},
+        {"ring_radii": (1.5, 0.0, 1.0)},
+        {"widths": (3, 2, 5, 2, 4), "trunk_width": 8, "head_width": 16, "ring_radii": (1.0,)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("turns", [4, 8])
+def test_a_wider_network_starts_with_the_descriptors_of_a_small_one(
+    tmp_path: Path, turns: int, larger: dict[str, Any]
+) -> None:
+    torch.manual_seed(3)
+    small = PyramidNetwork(replace(SMALL, turns=turns))
+    for norm in (m.norm for m in small.modules() if isinstance(m, TurnBatchNorm)):
+        torch.nn.init.uniform_(norm.running_mean, -0.2, 0.2)
+        torch.nn.init.uniform_(norm.running_var, 0.5, 1.5)
+        torch.nn.init.uniform_(norm.bias, -0.5, 0.5)
+    save_weights(tmp_path / "small.safetensors", small, {})
+    wide = PyramidNetwork(replace(small.config, **larger))
+    start_from(wide, [tmp_path / "small.safetensors"])
+    images = torch.rand(1, 3, 64, 96)
+    keypoints = Keypoints.from_xy(torch.rand(1, 30, 2) * 60)
+    before, after = small.eval()(images), wide.eval()(images)
+    torch.testing.assert_close(after.at(keypoints, 1), before.at(keypoints, 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(after.meta(), before.meta(), atol=1e-5, rtol=0)
+
+
+def test_the_copies_of_a_feature_part(weights: Path) -> None:
+    """Equal copies would learn alike for ever."""
+    wide = PyramidNetwork(replace(SMALL, widths=(4, 4, 4, 4, 4)))
+    start_from(wide, [weights])
+    kernels = wide.state_dict()["encoder.levels.1.first.conv.weight"]
+    read = kernels[:, :, :2] + kernels[:, :, 2:]  # what equal inputs are multiplied by
+    torch.testing.assert_close(read[:2], read[2:])  # they make the same,
+    assert (kernels[:2] - kernels[2:]).abs().max() > 1e-3  # of other shares,
+    assert (kernels[:, :, :2] - kernels[:, :, 2:]).abs().max() > 1e-3  # and are read differently
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ({"widths": (1, 2, 2, 2, 2)}, "no growth"),
+        ({"widths": (2, 2, 2, 2)}, "no growth"),
+        ({"turns": 8}, "turns is 4 in the weights and 8 here; it cannot grow"),
+        ({"trunk_width": 6}, "no multiple"),
+        ({"head_width": 4}, "smaller"),
+        ({"descriptor_dim": 16}, "cannot grow"),
+    ],
+    ids=str,
+)
+def test_weights_of_other_sizes_are_refused(weights: Path, other: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=rf"{re.escape(str(weights))}: .*{reason}"):
+        start_from(PyramidNetwork(replace(SMALL, **other)), [weights])
+
+
+def test_rings_can_be_added_and_not_changed(tmp_path: Path) -> None:
+    save_weights(tmp_path / "ring.safetensors", PyramidNetwork(replace(SMALL, ring_radii=(1.0,))), {})
+    for radii in ((), (1.5,)):
+        with pytest.raises(InputError, match="rings can be added only"):
+            start_from(PyramidNetwork(replace(SMALL, ring_radii=radii)), [tmp_path / "ring.safetensors"])
 
 
 def test_of_several_weights_it_is_their_mean(weights: Path, tmp_path: Path) -> None:
