@@ -235,6 +235,22 @@ class TestAugmenter:
             expected = warp_points(k0, H)[triplets.mask]
             torch.testing.assert_close(carried[triplets.mask], expected, atol=1e-3, rtol=0)
 
+    def test_a_detector_misses_the_views_keypoints_and_not_the_anchors(self) -> None:
+        exact = Augmenter(size=SIZE)(_batch(keypoints=400), sample_generators(0, 4, 4))
+        noisy = Augmenter(AugmentConfig(keypoint_noise=1.5), SIZE)(
+            _batch(keypoints=400), sample_generators(0, 4, 4)
+        )
+        assert torch.equal(noisy.keypoints[0], exact.keypoints[0])
+        assert torch.equal(noisy.mask, exact.mask)
+        missed = (noisy.keypoints - exact.keypoints)[1:]
+        assert missed.std((1, 2, 3)).tolist() == pytest.approx([1.5, 1.5], rel=0.05)
+        assert missed.mean((1, 2)).abs().max() < 0.15
+        assert (missed[0] - missed[1]).std() == pytest.approx(1.5 * 2**0.5, rel=0.05)  # each view by itself
+
+    def test_a_negative_noise_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="keypoint_noise is -1"):
+            AugmentConfig(keypoint_noise=-1)
+
     def test_keypoints_sit_on_the_same_structure(self) -> None:
         """Without photometric changes, the three images have the same colour at a keypoint."""
         config = AugmentConfig(

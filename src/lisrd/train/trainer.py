@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ class Trainer:
         self.dataset = TripletDataset(train, config.data, seed)
         self.validation_set = TripletDataset(held_out, config.data, VALIDATION_SEED)
         self.augmenter = Augmenter(config.augment, config.data.size)
+        self.exact_augmenter = Augmenter(replace(config.augment, keypoint_noise=0.0), config.data.size)
         self.journal = Journal(directory) if self.is_main else None
 
     def _build(self) -> Any:
@@ -232,10 +233,11 @@ class Trainer:
         return self.teacher.describe({k: v[:count] for k, v in batch.items()})
 
     def _triplets(self, batch: Any, seed: int, number: int) -> Triplets:
-        """Triplets from the `number`-th batch of samples."""
+        """Triplets from the `number`-th batch of samples; those of validation correspond exactly."""
         device, count = self.fabric.device, len(batch["image0"])
         on_device = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-        return self.augmenter(on_device, sample_generators(seed, number * count, count))
+        augmenter = self.exact_augmenter if seed == VALIDATION_SEED else self.augmenter
+        return augmenter(on_device, sample_generators(seed, number * count, count))
 
     def _spent(self) -> float:
         """Share of the budget that is used, by steps or by time."""

@@ -29,14 +29,21 @@ class AugmentConfig:
 
     `relight_probability` is for single photographs. Where the scene has another light, the changed view is
     taken under it with `other_light_probability`, and then relit on top with `other_relight_probability`.
+    A detector finds a point of a scene again a pixel or two beside it: `keypoint_noise` is the standard deviation, in
+    pixels and of each coordinate, by which the keypoints of the two views miss where the homographies carry them.
     """
 
     relight_probability: float = 0.5
     other_light_probability: float = 0.8
     other_relight_probability: float = 0.25
+    keypoint_noise: float = 0.0
     homography: HomographyConfig = field(default_factory=HomographyConfig)
     photometric: PhotometricConfig = field(default_factory=PhotometricConfig)
     relight: RelightConfig = field(default_factory=RelightConfig)
+
+    def __post_init__(self) -> None:
+        if self.keypoint_noise < 0:
+            raise ValueError(f"augment.keypoint_noise is {self.keypoint_noise}; it must be 0 pixels or more")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,6 +100,9 @@ class Augmenter:
             carried, visible = carry_keypoints(keypoints[0], H.to(device, torch.float32), self.size, _BORDER)
             keypoints.append(carried)
             mask = mask & visible
+        if self.config.keypoint_noise:
+            missed = self.config.keypoint_noise * dice.noise(count, 2, *keypoints[0].shape[1:])
+            keypoints[1:] = [kept + miss for kept, miss in zip(keypoints[1:], missed.unbind(1), strict=True)]
         chosen = relit.to(device)
         views[1][chosen] = relight(views[1][chosen], dice.of(relit.tolist()), self.config.relight)
         images = photograph(torch.cat(views), dice.fork(3), self.config.photometric)
