@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from lisrd.coordinates import turn_points, warp_points
+from lisrd.detect.sift import SIFT
+from lisrd.train.data.detection import DetectionConfig, nearest_detections
 from lisrd.train.data.dice import Dice, numbered_generator, sample_generators
 from lisrd.train.data.homographies import (
     HomographyConfig,
@@ -235,11 +237,11 @@ class TestAugmenter:
             expected = warp_points(k0, H)[triplets.mask]
             torch.testing.assert_close(carried[triplets.mask], expected, atol=1e-3, rtol=0)
 
-    def test_a_detector_misses_the_views_keypoints_and_not_the_anchors(self) -> None:
+    def test_noise_moves_the_views_keypoints_and_not_the_anchors(self) -> None:
         exact = Augmenter(size=SIZE)(_batch(keypoints=400), sample_generators(0, 4, 4))
-        noisy = Augmenter(AugmentConfig(keypoint_noise=1.5), SIZE)(
-            _batch(keypoints=400), sample_generators(0, 4, 4)
-        )
+        config = AugmentConfig(detection=DetectionConfig(noise=1.5))
+        noisy = Augmenter(config, SIZE)(_batch(keypoints=400), sample_generators(0, 4, 4))
+        assert torch.equal(noisy.images, exact.images)
         assert torch.equal(noisy.keypoints[0], exact.keypoints[0])
         assert torch.equal(noisy.mask, exact.mask)
         missed = (noisy.keypoints - exact.keypoints)[1:]
@@ -247,9 +249,39 @@ class TestAugmenter:
         assert missed.mean((1, 2)).abs().max() < 0.15
         assert (missed[0] - missed[1]).std() == pytest.approx(1.5 * 2**0.5, rel=0.05)  # each view by itself
 
-    def test_a_negative_noise_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="keypoint_noise is -1"):
-            AugmentConfig(keypoint_noise=-1)
+    def test_keypoints_move_to_what_is_detected_in_the_view(self) -> None:
+        exact = Augmenter(size=SIZE)(_batch(), sample_generators(0, 4, 4))
+        config = AugmentConfig(detection=DetectionConfig(radius=3.0))
+        again = Augmenter(config, SIZE)(_batch(), sample_generators(0, 4, 4))
+        assert torch.equal(again.keypoints[0], exact.keypoints[0])
+        moved = (again.keypoints - exact.keypoints)[1:].norm(dim=-1)
+        assert 0 < moved.max() <= 3.0
+        assert not moved[:, ~exact.mask].any()
+        for view in (1, 2):
+            found = SIFT()(again.images[view], 512)
+            for sample in range(4):
+                kept = moved[view - 1, sample] == 0
+                places = {tuple(place) for place in found.select(sample).xy[0].tolist()}
+                assert {tuple(place) for place in again.keypoints[view, sample, ~kept].tolist()} <= places
+
+    def test_keypoints_move_to_detections_that_are_theirs(self) -> None:
+        """Two keypoints and three detections: one is nearest for both, one too far, one absent."""
+        keypoints = torch.tensor([[[10.0, 10.0], [11.0, 10.0], [30.0, 30.0]]])
+        found = torch.tensor([[[11.5, 10.0], [34.0, 30.0], [30.0, 30.5]]])
+        present = torch.tensor([[True, True, False]])
+        everyone = torch.ones(1, 3, dtype=torch.bool)
+        moved = nearest_detections(keypoints, everyone, found, present, radius=3.0)
+        assert moved.tolist() == [[[10.0, 10.0], [11.5, 10.0], [30.0, 30.0]]]
+        hidden = torch.tensor([[True, False, True]])
+        moved = nearest_detections(keypoints, hidden, found, present, radius=3.0)
+        assert moved.tolist() == [[[11.5, 10.0], [11.0, 10.0], [30.0, 30.0]]]
+        nothing = nearest_detections(keypoints, everyone, found[:, :0], present[:, :0], radius=3.0)
+        assert torch.equal(nothing, keypoints)
+
+    @pytest.mark.parametrize("name", ["noise", "radius"])
+    def test_what_cannot_be_a_distance_is_refused(self, name: str) -> None:
+        with pytest.raises(ValueError, match=f"{name} is -1"):
+            DetectionConfig(**{name: -1})  # type: ignore[arg-type]
 
     def test_keypoints_sit_on_the_same_structure(self) -> None:
         """Without photometric changes, the three images have the same colour at a keypoint."""

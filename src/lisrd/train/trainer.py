@@ -21,6 +21,7 @@ from lisrd.train.allocator import keep_freed_memory
 from lisrd.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from lisrd.train.config import TrainingConfig
 from lisrd.train.data.dataset import TripletDataset, triplet_loader
+from lisrd.train.data.detection import DetectionConfig
 from lisrd.train.data.dice import sample_generators
 from lisrd.train.data.sources import build_mixture
 from lisrd.train.data.triplets import Augmenter, Triplets
@@ -91,7 +92,8 @@ class Trainer:
         self.dataset = TripletDataset(train, config.data, seed)
         self.validation_set = TripletDataset(held_out, config.data, VALIDATION_SEED)
         self.augmenter = Augmenter(config.augment, config.data.size)
-        self.exact_augmenter = Augmenter(replace(config.augment, keypoint_noise=0.0), config.data.size)
+        exact = replace(config.augment, detection=DetectionConfig())
+        self.exact_augmenter = Augmenter(exact, config.data.size)
         self.journal = Journal(directory) if self.is_main else None
 
     def _build(self) -> Any:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lisrd.train.data.detection import DetectionConfig, detect_again
 from lisrd.train.data.dice import Dice
 from lisrd.train.data.homographies import (
     HomographyConfig,
@@ -29,30 +30,25 @@ class AugmentConfig:
 
     `relight_probability` is for single photographs. Where the scene has another light, the changed view is
     taken under it with `other_light_probability`, and then relit on top with `other_relight_probability`.
-    A detector finds a point of a scene again a pixel or two beside it: `keypoint_noise` is the standard deviation, in
-    pixels and of each coordinate, by which the keypoints of the two views miss where the homographies carry them.
     """
 
     relight_probability: float = 0.5
     other_light_probability: float = 0.8
     other_relight_probability: float = 0.25
-    keypoint_noise: float = 0.0
     homography: HomographyConfig = field(default_factory=HomographyConfig)
     photometric: PhotometricConfig = field(default_factory=PhotometricConfig)
     relight: RelightConfig = field(default_factory=RelightConfig)
-
-    def __post_init__(self) -> None:
-        if self.keypoint_noise < 0:
-            raise ValueError(f"augment.keypoint_noise is {self.keypoint_noise}; it must be 0 pixels or more")
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Triplets:
     """B triplets of image 0 (anchor), 1 (changed) and 2 (steady: the anchor's light, not turned).
 
-    Keypoints are those of the anchor, carried by the homographies; `mask` marks those at least 3 px inside
-    all three images, the others may lie anywhere. `angle` is the turn of image 1 against the anchor, radians
-    counter-clockwise as seen: at pi / 2, image 1 looks like `torch.rot90(anchor, 1, (-2, -1))`.
+    Keypoints are those of the anchor, carried by the homographies or found again near there; `mask` marks those that
+    are carried at least 3 px inside all three images, the others may lie anywhere. `angle` is the turn of image 1
+    against the anchor, radians counter-clockwise as seen: at pi / 2, image 1 looks like
+    `torch.rot90(anchor, 1, (-2, -1))`.
     """
 
     images: Float[Tensor, "3 B 3 H W"]
@@ -78,6 +74,7 @@ class Augmenter:
     ) -> None:
         self.config = config
         self.size = size
+        self.detector = config.detection.build_detector()
 
     @torch.no_grad()
     def __call__(self, batch: dict[str, Tensor], generators: Sequence[torch.Generator]) -> Triplets:
@@ -100,15 +97,16 @@ class Augmenter:
             carried, visible = carry_keypoints(keypoints[0], H.to(device, torch.float32), self.size, _BORDER)
             keypoints.append(carried)
             mask = mask & visible
-        if self.config.keypoint_noise:
-            missed = self.config.keypoint_noise * dice.noise(count, 2, *keypoints[0].shape[1:])
-            keypoints[1:] = [kept + miss for kept, miss in zip(keypoints[1:], missed.unbind(1), strict=True)]
         chosen = relit.to(device)
         views[1][chosen] = relight(views[1][chosen], dice.of(relit.tolist()), self.config.relight)
         images = photograph(torch.cat(views), dice.fork(3), self.config.photometric)
+        images = images.view(3, count, *images.shape[1:])
+        found = detect_again(
+            torch.stack(keypoints[1:]), mask, images[1:], dice, self.config.detection, self.detector
+        )
         return Triplets(
-            images=images.view(3, count, *images.shape[1:]),
-            keypoints=torch.stack(keypoints),
+            images=images,
+            keypoints=torch.cat([keypoints[0].unsqueeze(0), found]),
             mask=mask,
             H_0to1=H_0to1.to(device, torch.float32),
             H_0to2=H_0to2.to(device, torch.float32),
