@@ -73,17 +73,17 @@ def test_descriptors_start_where_other_weights_ended(weights: Path) -> None:
     [
         {"widths": (2, 3, 4, 5, 2)},
         {"trunk_width": 12, "head_width": 11},
-        {"ring_radii": (1.5, 0.0, 1.0)},
+        {"ring_radii": (1.0, 0.0, 1.5)},
         {"widths": (3, 2, 5, 2, 4), "trunk_width": 8, "head_width": 16, "ring_radii": (1.0,)},
     ],
     ids=str,
 )
-@pytest.mark.parametrize("turns", [4, 8])
+@pytest.mark.parametrize("smaller", [{"turns": 4}, {"turns": 8, "ring_radii": (1.0,)}], ids=str)
 def test_a_wider_network_starts_with_the_descriptors_of_a_small_one(
-    tmp_path: Path, turns: int, larger: dict[str, Any]
+    tmp_path: Path, smaller: dict[str, Any], larger: dict[str, Any]
 ) -> None:
     torch.manual_seed(3)
-    small = PyramidNetwork(replace(SMALL, turns=turns))
+    small = PyramidNetwork(replace(SMALL, **smaller))
     for norm in (m.norm for m in small.modules() if isinstance(m, TurnBatchNorm)):
         torch.nn.init.uniform_(norm.running_mean, -0.2, 0.2)
         torch.nn.init.uniform_(norm.running_var, 0.5, 1.5)
