@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lisrd.describe.network import PyramidConfig, PyramidNetwork
+from lisrd.describe.ring import RING
 from lisrd.errors import InputError
 
 #: Sizes that the shapes of the descriptors' weights follow from, and that cannot grow.
@@ -89,7 +90,7 @@ class _Grower:
             width = int(copies.max()) + 1  # of the small network
             by_point = self._shared(weight.unflatten(2, (-1, width)), copies, 3)
             if radius and by_point.shape[2] == 1:  # the points of a new ring
-                by_point = torch.cat([by_point, torch.zeros_like(by_point).repeat(1, 1, 8, 1)], dim=2)
+                by_point = torch.cat([by_point, torch.zeros_like(by_point).repeat(1, 1, RING, 1)], dim=2)
             new[f"{name}.weight"] = by_point.flatten(2)
             new[f"{name}.bias"] = self.old[f"{name}.bias"][self.trunk_copies]
         hidden = self.old["trunk.hidden.weight"][self.trunk_copies]
