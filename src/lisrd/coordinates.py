@@ -85,10 +85,9 @@ class _WeightedRows(torch.autograd.Function):
     ) -> Float[Tensor, "P C"]:
         ctx.save_for_backward(corners, shares)
         ctx.rows = rows.shape, rows.dtype
-        read_often = len(rows) < 2 * corners.numel()  # then converting all of them costs less
-        if rows.device.type == "cpu" and (
-            rows.dtype == shares.dtype or read_often
-        ):  # in one pass, half the time
+        # In one pass, half the time; rows that are read often are converted for it, all of them.
+        is_read_often = len(rows) < 2 * corners.numel()
+        if rows.device.type == "cpu" and (rows.dtype == shares.dtype or is_read_often):
             bags, weights = corners.T.contiguous(), shares.squeeze(-1).T.contiguous()
             return F.embedding_bag(bags, rows.to(shares.dtype), mode="sum", per_sample_weights=weights)
         sampled = shares.new_zeros(corners.shape[1], rows.shape[1])

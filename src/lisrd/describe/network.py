@@ -21,15 +21,16 @@ from lisrd.types import Keypoints, Selection, TileSampling
 
 @dataclass(frozen=True, slots=True)
 class PyramidConfig:
-    """Sizes of the network; `widths` are channels per turn of each level, `turns` is 8, 4 or 1 (a plain network)."""
+    """Sizes of the network; `widths` are channels per turn of each level, `turns` is 8, 4 or 1 (a plain network).
+
+    `ring_radii` are in pixels of each level's map, the finest first; levels that are not named have no ring.
+    """
 
     widths: tuple[int, ...] = (8, 16, 32, 48, 48)
     turns: int = 4
     encoder_input: EncoderInput = "colour"  # what the first convolution sees, see `lisrd.describe.light`
     first_kernel: int = 4  # its side, an even number
-    ring_radii: tuple[
-        float, ...
-    ] = ()  # of each level, in its map's pixels, see `lisrd.describe.ring`; 0 for none
+    ring_radii: tuple[float, ...] = ()  # of each level, see `lisrd.describe.ring`; 0 for none
     trunk_width: int = 48  # per turn
     head_width: int = 192
     descriptor_dim: int = 128
