@@ -1,8 +1,8 @@
 """Keypoints of a view where a detector would find them again, instead of where they truly are.
 
 A detector finds a point of the scene a pixel or two beside it, or finds what lies next to it. Whoever evaluates calls
-both right within 3 pixels. On our held-out turned pairs half of what is right lies more than a pixel off. Descriptors that
-have seen exact places only find half of that, and five sixths of the rest (docs/experiments.md).
+both right within 3 pixels. On our held-out turned pairs half of what is right lies more than a pixel off; descriptors
+that have seen exact places only find half of that, and five sixths of the rest (docs/experiments.md).
 """
 
 from __future__ import annotations
