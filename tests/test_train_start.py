@@ -22,7 +22,7 @@ from lisrd.train.data.sources import SourceConfig
 from lisrd.train.objective import LossConfig, TripletObjective, Views
 from lisrd.train.schedule import learning_rate
 from lisrd.train.start import start_from
-from lisrd.train.teacher import Teacher, principal_components
+from lisrd.train.teacher import Beside, Teacher, principal_components
 from lisrd.train.trainer import Trainer
 from lisrd.types import Keypoints
 from small_training import write_photographs
@@ -250,6 +250,47 @@ def test_a_teacher_of_more_values_teaches_its_principal_components() -> None:
     assert alike.median() > 0.6  # a network that gives those of full size begins near
     single.shorten([sample])
     assert single.components is None
+
+
+def test_a_second_teacher_stands_beside_the_first_for_the_kinds_it_is_named_for() -> None:
+    g = torch.Generator().manual_seed(0)
+    xy = 16 + 40 * torch.rand((1, 300, 2), generator=g)
+    sample = {
+        "image0": torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8, generator=g),
+        "keypoints0": xy,
+        "keypoint_mask": torch.ones(1, 300, dtype=torch.bool),
+        "scales": torch.full((1, 300), 4.0),
+        "oris": torch.zeros(1, 300),
+    }
+    kinds = ("rot_invar_illum_var", "rot_var_illum_invar")
+    beside = Beside("root-sift", ("rot_var_illum_invar",), 0.5)
+    teacher = Teacher("pyramid", kinds, 128, (64, 96), beside=beside)
+    mask = sample["keypoint_mask"]
+    keypoints = Keypoints(xy, mask.float(), mask, sample["scales"], sample["oris"])
+    first, second = (
+        build_describer(name).describe(sample["image0"].float() / 255, keypoints)
+        for name in ("pyramid", "root-sift")
+    )
+    columns = [first.invariances.index(kind) for kind in kinds]
+    alone, together = first.descriptors[:, :, columns].unbind(2)
+    sift = second.descriptors[:, :, 0]
+
+    teacher.shorten([sample])
+    taught = teacher.describe(sample)
+
+    torch.testing.assert_close(
+        taught[:, :, 0], alone, atol=1e-4, rtol=0
+    )  # one it is not named for is as before
+    cosines = (together @ together.mT + 0.25 * sift @ sift.mT) / 1.25
+    torch.testing.assert_close(taught[:, :, 1] @ taught[:, :, 1].mT, cosines, atol=0.1, rtol=0)
+    assert ((taught[:, :, 1] @ taught[:, :, 1].mT) - together @ together.mT).abs().max() > 0.1
+
+
+def test_a_second_teacher_needs_a_first() -> None:
+    with pytest.raises(ValueError, match=r"beside loss\.teacher, which is not set"):
+        LossConfig(teacher_beside="root-sift")
+    with pytest.raises(ValueError, match=r"must teach rot_var_illum_invar as well"):
+        LossConfig(teacher="pyramid", teacher_weight=1.0, teacher_kinds=(), teacher_beside="root-sift")
 
 
 def test_a_kind_that_nobody_teaches_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,16 @@ from torch import Tensor
 from lisrd.describe import Describer, build_describer
 from lisrd.errors import InputError
 from lisrd.train.looks import describe_looks, looks
-from lisrd.types import Keypoints
+from lisrd.types import Keypoints, LocalFeatures
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A second teacher, whose values stand beside the first one's, times `weight`, for some of the kinds."""
+
+    name: str  # a describer
+    kinds: tuple[str, ...]
+    weight: float
 
 
 class Teacher:
@@ -27,14 +37,18 @@ class Teacher:
         device: torch.device | str = "cpu",
         sizes: Sequence[float] = (),
         mirrored: bool = False,
+        beside: Beside | None = None,
     ) -> None:
         """`kinds` are the names of the invariances that it teaches, `size` is the anchor's (height, width).
 
-        It looks at the anchor as it is, at `sizes` times its size, and where `mirrored` in a mirror too.
+        It looks at the anchor as it is, at `sizes` times its size, and where `mirrored` in a mirror too. What stands
+        `beside` it looks once.
 
         Raises InputError for an unknown describer.
         """
         self.describer: Describer = build_describer(name, device)
+        self.beside = beside
+        self.second: Describer | None = build_describer(beside.name, device) if beside else None
         self.device = torch.device(device)
         self.kinds = tuple(kinds)
         self.size = size
@@ -82,18 +96,31 @@ class Teacher:
         anchor = canvas[:, :, top : top + self.size[0], left : left + self.size[1]].float() / 255
         xy, mask = batch["keypoints0"], batch["keypoint_mask"]
         keypoints = Keypoints(xy, mask.float(), mask, batch["scales"], batch["oris"])
-        features = describe_looks(self.describer, anchor, keypoints, self.looks)
-        descriptors = features.descriptors
-        if descriptors.shape[2] == 1:
-            return descriptors.expand(-1, -1, len(self.kinds), -1)
-        return descriptors[:, :, [self._column(kind, features.invariances) for kind in self.kinds]]
+        first = of_kinds(
+            describe_looks(self.describer, anchor, keypoints, self.looks), self.kinds, self.describer
+        )
+        if self.second is None or self.beside is None:
+            return first
+        second = of_kinds(
+            describe_looks(self.second, anchor, keypoints, looks((), False)), self.kinds, self.second
+        )
+        weights = second.new_tensor([self.beside.weight * (kind in self.beside.kinds) for kind in self.kinds])
+        return F.normalize(torch.cat([first, weights[:, None] * second], dim=-1), dim=-1)
 
-    def _column(self, kind: str, known: tuple[str, ...]) -> int:
+
+def of_kinds(
+    features: LocalFeatures, kinds: Sequence[str], describer: Describer
+) -> Float[Tensor, "B N K values"]:
+    """The descriptors of each of `kinds`; a describer's only one for all of them."""
+    descriptors, known = features.descriptors, features.invariances
+    if descriptors.shape[2] == 1:
+        return descriptors.expand(-1, -1, len(kinds), -1)
+    for kind in kinds:
         if kind not in known:
             raise InputError(
-                f"the teacher {self.describer.name} has no {kind}; loss.teacher_kinds may name {', '.join(known)}"
+                f"the teacher {describer.name} has no {kind}; loss.teacher_kinds may name {', '.join(known)}"
             )
-        return known.index(kind)
+    return descriptors[:, :, [known.index(kind) for kind in kinds]]
 
 
 def principal_components(values: Float[Tensor, "n values"], count: int) -> Float[Tensor, "values count"]:

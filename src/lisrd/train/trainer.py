@@ -32,7 +32,7 @@ from lisrd.train.learner import Learner
 from lisrd.train.objective import TripletObjective
 from lisrd.train.start import start_from
 from lisrd.train.statistics import has_statistics, measure_statistics
-from lisrd.train.teacher import Teacher
+from lisrd.train.teacher import Beside, Teacher
 from lisrd.train.validation import validate
 from lisrd.whole_file import writing
 
@@ -107,7 +107,9 @@ class Trainer:
         self.teacher = None
         if loss.teacher:
             looks = loss.teacher_sizes, loss.teacher_mirrored
-            self.teacher = Teacher(loss.teacher, kinds, dim, size, device, *looks)
+            second = loss.teacher_beside, loss.teacher_beside_kinds, loss.teacher_beside_weight
+            beside = Beside(*second) if loss.teacher_beside else None
+            self.teacher = Teacher(loss.teacher, kinds, dim, size, device, *looks, beside)
         return _LossOf(network, objective)
 
     @property
