@@ -343,7 +343,7 @@ def test_dual_softmax_of_descriptors_is_that_of_their_similarities(
         k = torch.tensor(7.0, dtype=torch.float64, requires_grad=True)
         a, b = d0.clone().requires_grad_(), d1.clone().requires_grad_()
         if direct:
-            with patch.object(pair_softmax, "_made_together", return_value=at_once):
+            with patch.object(pair_softmax, "made_together", return_value=at_once):
                 loss = dual_softmax_of_descriptors(a, b, ignored, chosen, k)
         else:
             loss = dual_softmax_loss(descriptor_similarity(a, b)[image, kind], ignored[image], k)

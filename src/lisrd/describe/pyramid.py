@@ -39,8 +39,18 @@ class Level(nn.Module):
         self.second = ConvNorm(TurnConv(channels, channels, turns), channels)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
-        x = F.relu(self.down(x), inplace=True)
-        return F.relu(x + self.second(F.relu(self.first(x), inplace=True)), inplace=True)
+        x = _rectified(self.down, x)
+        return _rectified(self.second, _rectified(self.first, x), x)
+
+
+def _rectified(
+    part: ConvNorm | nn.Conv2d, x: Float[Tensor, "B C H W"], shortcut: Float[Tensor, "B K h w"] | None = None
+) -> Float[Tensor, "B K h w"]:
+    """relu(norm(conv(x)) + shortcut), whether the part is folded or not."""
+    if isinstance(part, ConvNorm):
+        return part(x, shortcut)
+    x = part(x)
+    return F.relu(x if shortcut is None else x + shortcut, inplace=True)
 
 
 class PyramidEncoder(nn.Module):

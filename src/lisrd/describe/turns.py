@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lisrd.describe.pooled_norm import PooledNorm, normalise
+from lisrd.describe.rectified_norm import RectifiedNorm, affine, scaled
 from lisrd.processes import process_count
 
 _RING = [0, 1, 2, 5, 8, 7, 6, 3]  # places of a 3 x 3 kernel around its centre, clockwise from the top left
@@ -150,28 +150,32 @@ def _eighth_of_a_turn(size: int) -> Float[Tensor, "stored turned"]:
 
 
 class TurnBatchNorm(nn.Module):
-    """BatchNorm whose statistics and affine parameters are shared by the turns, and by the processes of a training."""
+    """BatchNorm whose statistics and affine parameters are shared by the turns, and by the processes of a training.
+
+    What comes out has a shortcut added, where there is one, and is rectified.
+    """
 
     def __init__(self, channels: int, turns: int) -> None:
         super().__init__()
         self.turns = turns
         self.norm = nn.BatchNorm2d(channels)
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    def forward(
+        self, x: Float[Tensor, "B C H W"], shortcut: Float[Tensor, "B C H W"] | None = None
+    ) -> Float[Tensor, "B C H W"]:
         norm = self.norm
         if not self.training:
-            return normalise(x, norm.weight, norm.bias, *self._running(), norm.eps)
-        normed, mean, variance = PooledNorm.apply(x, norm.weight, norm.bias, norm.eps)
+            normed = scaled(x, *self.scale_and_shift())
+            return F.relu(normed if shortcut is None else normed + shortcut)
+        normed, mean, variance = RectifiedNorm.apply(x, norm.weight, norm.bias, shortcut, norm.eps)
         self._remember(mean, variance, x.numel() // len(mean) * process_count())
         return normed
 
-    def scale_and_shift(self) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+    def scale_and_shift(self) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
         """What evaluation mode multiplies and adds, per channel of the map."""
         norm = self.norm
         mean, variance = self._running()
-        scale = norm.weight / torch.sqrt(variance + norm.eps)
-        shift = norm.bias - mean * scale
-        return scale.repeat(self.turns), shift.repeat(self.turns)
+        return affine(norm.weight, norm.bias, mean, variance, norm.eps, self.turns * len(mean))
 
     def _running(self) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
         mean, variance = self.norm.running_mean, self.norm.running_var
@@ -192,18 +196,20 @@ class TurnBatchNorm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution and BatchNorm; in evaluation they are one convolution, folded once by `fold`."""
+    """Convolution, BatchNorm, a shortcut and ReLU; in evaluation `fold` makes one convolution of the first two."""
 
     def __init__(self, conv: TurnConv | Lift, out_channels: int) -> None:
         super().__init__()
         self.conv = conv
         self.norm = TurnBatchNorm(out_channels, conv.turns)
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
-        return self.norm(self.conv(x))
+    def forward(
+        self, x: Float[Tensor, "B C H W"], shortcut: Float[Tensor, "B K h w"] | None = None
+    ) -> Float[Tensor, "B K h w"]:
+        return self.norm(self.conv(x), shortcut)
 
     def fold(self) -> nn.Conv2d:
-        """The same map as one ordinary convolution with bias."""
+        """Convolution and BatchNorm as one ordinary convolution with bias: no shortcut is added, nothing rectified."""
         scale, shift = self.norm.scale_and_shift()
         kernels = self.conv.kernels() * scale[:, None, None, None]
         out_channels, in_channels, size, _ = kernels.shape

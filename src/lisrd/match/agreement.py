@@ -63,10 +63,12 @@ def distinct_shares(
     best1, index1 = similarity.max(-1)
     best0 = similarity.amax(-2)  # their indices are not needed, and an argmax down the columns is slow
     is_mutual = (best1 == best0.gather(-1, index1)) & present0
-    # With the mutual ones hidden, the best of their rows and columns are the second best.
-    hidden = torch.where(is_mutual, -math.inf, best1).unsqueeze(-1)
-    others = similarity.scatter(-1, index1.unsqueeze(-1), hidden)
-    second = torch.maximum(others.amax(-1), others.amax(-2).gather(-1, index1))
+    # With the mutual ones hidden, the best of their rows and columns are the second best. They are hidden in place, for
+    # a copy takes longer than all else here, and put back.
+    place = index1.unsqueeze(-1)
+    similarity.scatter_(-1, place, torch.where(is_mutual, -math.inf, best1).unsqueeze(-1))
+    second = torch.maximum(similarity.amax(-1), similarity.amax(-2).gather(-1, index1))
+    similarity.scatter_(-1, place, best1.unsqueeze(-1))
     is_distinct = is_mutual & (distance_of(best1) < ratio * distance_of(second))
     chosen = torch.zeros_like(present1, dtype=torch.int).scatter_add_(-1, index1, is_distinct.int())
     count = present0.sum(-1) + present1.sum(-1)

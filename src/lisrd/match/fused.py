@@ -7,10 +7,9 @@ The exponentials differ from torch's in the last bit, as those of two versions o
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import reduce
-from itertools import pairwise, product
+from functools import partial, reduce
+from itertools import product
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from jaxtyping import Float, Float32, Int32
 from torch import Tensor
 
 from lisrd.match.nearest import Nearest, no_neighbours, slices
+from lisrd.threads import run_together, shares
 
 #: Similarities of every invariance and exponents of two of their weights, of a tile; used before the next is asked for.
 Products = Callable[[slice, slice], tuple[Float[Tensor, "V R C"], Float[Tensor, "V R C"]]]
@@ -68,26 +68,17 @@ def nearest_fused(products: Products, counts: tuple[int, int], side: int) -> Nea
 
     if 0 in counts:
         return no_neighbours(*counts)
-    threads = torch.get_num_threads()
-    best1, best0 = _Best.of(counts[0]), [_Best.of(counts[1]) for _ in range(threads)]
-    with ThreadPoolExecutor(threads) as pool:
-        for rows, columns in product(slices(counts[0], side), slices(counts[1], side)):
-            similarity, logits = (tile.numpy() for tile in products(rows, columns))
-            kinds, height = (0,) * len(similarity), similarity.shape[1]
-            corner = rows.start, columns.start
-            tasks = [
-                pool.submit(
-                    sweep, similarity, logits, kinds, share, corner, best1.part(rows), best.part(columns)
-                )
-                for share, best in zip(_shares(height, threads), best0, strict=True)
+    best1 = _Best.of(counts[0])
+    best0 = [_Best.of(counts[1]) for _ in range(torch.get_num_threads())]
+    for rows, columns in product(slices(counts[0], side), slices(counts[1], side)):
+        similarity, logits = (tile.numpy() for tile in products(rows, columns))
+        tile = similarity, logits, (0,) * len(similarity)
+        corner = rows.start, columns.start
+        run_together(
+            [
+                partial(sweep, *tile, share, corner, best1.part(rows), best.part(columns))
+                for share, best in zip(shares(similarity.shape[1]), best0, strict=True)
             ]
-            for task in tasks:
-                task.result()
+        )
     (index1, values1), (index0, values0) = best1.tensors(), reduce(_Best.merged, best0).tensors()
     return Nearest(index1, values1, index0, values0)
-
-
-def _shares(count: int, parts: int) -> list[tuple[int, int]]:
-    """[0, count) cut into `parts` nearly equal intervals."""
-    bounds = [count * part // parts for part in range(parts + 1)]
-    return list(pairwise(bounds))

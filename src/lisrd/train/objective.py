@@ -19,10 +19,8 @@ from lisrd.invariance import ILLUMINATION, ROTATION, Invariance
 from lisrd.match.agreement import agreement_logits, distinct_shares
 from lisrd.match.selection import (
     descriptor_similarity,
-    invariance_weights,
     meta_factors,
     tile_weights,
-    weighted_similarity,
 )
 from lisrd.train.data.triplets import Triplets
 from lisrd.train.looks import looks
@@ -34,6 +32,7 @@ from lisrd.train.losses import (
     triplet_loss,
     variant_loss,
 )
+from lisrd.train.pair_selection import selected_similarity, weights_of_factors
 from lisrd.train.pair_softmax import dual_softmax_of_descriptors
 from lisrd.types import Keypoints
 
@@ -210,8 +209,9 @@ class TripletObjective(nn.Module):
         d0, d1, _ = views.descriptors
         meta0, meta1 = views.meta
         similarity = descriptor_similarity(d0.detach(), d1.detach()).float()
-        weights = selection_weights(network, meta0, meta1, similarity, triplets)
-        return weighted_similarity(similarity, weights), weights.diagonal(dim1=2, dim2=3)
+        return selected_similarity(
+            *selection_factors(network, meta0, meta1, similarity, triplets), similarity
+        )
 
     def _selection(
         self, own_weights: Float[Tensor, "B V N"], triplets: Triplets, residual: Float[Tensor, " B"]
@@ -240,14 +240,17 @@ class TripletObjective(nn.Module):
         return masked_mean(1 - (learners * taught).sum(-1), asked)
 
 
-def selection_weights(
+def selection_factors(
     network: Network,
     meta0: Float[Tensor, "B V T T C"],
     meta1: Float[Tensor, "B V T T C"],
     similarity: Float[Tensor, "B V N N"],
     triplets: Triplets,
-) -> Float[Tensor, "B V N N"]:
-    """Invariance weights of all keypoint pairs of images 0 and 1, differentiable; the pair's agreement is given."""
+) -> tuple[Float[Tensor, "B V N K"], Float[Tensor, "B V N K"]]:
+    """Two thin matrices per pair and invariance, whose product are the logits of the selection of images 0 and 1.
+
+    Differentiable; the pair's agreement is given. The bias is one more column.
+    """
     height, width = triplets.images.shape[-2:]
     size = meta0.new_tensor([[width, height]]).expand(len(meta0), 2)
     tiles = network.config.tiles_per_side
@@ -261,7 +264,20 @@ def selection_weights(
         present = triplets.mask.unsqueeze(1).expand(similarity.shape[:3])
         shares = distinct_shares(similarity.detach().float(), present, present, selection.agreement_ratio)
         bias = bias + agreement_logits(shares, selection.agreement_power)
-    return invariance_weights(thin0, thin1, network.meta.log_sharpness.exp(), bias)
+    column = bias[:, :, None, None].expand(*thin0.shape[:3], 1)
+    factors0 = torch.cat([thin0 * network.meta.log_sharpness.exp(), column.to(thin0.dtype)], dim=-1)
+    return factors0, torch.cat([thin1, torch.ones_like(column, dtype=thin1.dtype)], dim=-1)
+
+
+def selection_weights(
+    network: Network,
+    meta0: Float[Tensor, "B V T T C"],
+    meta1: Float[Tensor, "B V T T C"],
+    similarity: Float[Tensor, "B V N N"],
+    triplets: Triplets,
+) -> Float[Tensor, "B V N N"]:
+    """Invariance weights of all keypoint pairs of images 0 and 1, differentiable; the pair's agreement is given."""
+    return weights_of_factors(*selection_factors(network, meta0, meta1, similarity, triplets))
 
 
 def _column(kinds: tuple[Invariance, ...], factor: object) -> Bool[Tensor, " V"]:

@@ -95,11 +95,11 @@ class _Part(NamedTuple):
 def _parts(chosen: Bool[Tensor, "B V"]) -> list[_Part]:
     """The pairs of each image, or all of them as one part."""
     images, kinds = chosen.nonzero(as_tuple=True)
-    sizes = [len(images)] if _made_together(chosen.device) else chosen.sum(1).tolist()
+    sizes = [len(images)] if made_together(chosen.device) else chosen.sum(1).tolist()
     stops = accumulate(size for size in sizes if size)
     return [_Part(images[a:b], kinds[a:b], slice(a, b)) for a, b in pairwise([0, *stops])]
 
 
-def _made_together(device: torch.device) -> bool:
+def made_together(device: torch.device) -> bool:
     """Whether few large launches are worth more than matrices that stay in a CPU's cache."""
     return device.type != "cpu"
