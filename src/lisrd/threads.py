@@ -25,10 +25,9 @@ def run_together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
 
     A task must not call this function itself.
     """
-    if len(tasks) == 1:
-        return [tasks[0]()]
-    pool = _pool(len(tasks))
-    return [future.result() for future in [pool.submit(task) for task in tasks]]
+    first, *others = tasks
+    futures = [_pool(len(others)).submit(task) for task in others]
+    return [first(), *(future.result() for future in futures)]
 
 
 @cache

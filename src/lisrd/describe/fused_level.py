@@ -18,15 +18,14 @@ def can_fuse(device: torch.device) -> bool:
 
 
 class FusedLevel(nn.Module):
-    """The same map as a `Level` of folded convolutions, in `dtype`; its first convolution may change the precision."""
+    """The same map as a `Level` of folded convolutions, of maps in `dtype`."""
 
     def __init__(self, down: nn.Conv2d, first: nn.Conv2d, second: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()
-        self.dtype = dtype
         self.down, self.first, self.second = (part.to(dtype) for part in (down, first, second))
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
-        x = _rectified(self.down, x.to(self.dtype))
+        x = _rectified(self.down, x)
         return _added_and_rectified(self.second, _rectified(self.first, x), x)
 
 

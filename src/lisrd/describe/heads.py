@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lisrd.describe.ring import RingLinear, sample_levels
-from lisrd.describe.turns import TurnLinear
+from lisrd.describe.turns import TurnLinear, rolled
 
 
 class Trunk(nn.Module):
@@ -59,8 +59,7 @@ class Head(nn.Module):
 
     def hidden_bank(self) -> Float[Tensor, "turns width trunk"]:
         """The first Linear for a trunk that is read at each of the turns."""
-        weight = self.hidden.weight.unflatten(1, (self.turns, -1))
-        return torch.stack([weight.roll(-t, 1) for t in range(self.turns)]).flatten(2)
+        return rolled(self.hidden.weight.unflatten(1, (self.turns, -1)), -1).flatten(2)
 
     def variant(
         self, trunk: Float[Tensor, "B N trunk"], turn: int | Int[Tensor, " B"]
@@ -70,17 +69,19 @@ class Head(nn.Module):
             weight = self.hidden_bank()[turn] if turn else self.hidden.weight
             hidden = F.linear(trunk, weight, self.hidden.bias)
         else:
-            hidden = trunk @ self.hidden_bank()[turn].transpose(1, 2) + self.hidden.bias
+            bank = self.hidden_bank().index_select(
+                0, turn
+            )  # whose gradient is added up faster than that of bank[turn]
+            hidden = trunk @ bank.transpose(1, 2) + self.hidden.bias
         return self._finish(F.relu(hidden, inplace=True))
 
     def invariant(self, trunk: Float[Tensor, "B N trunk"]) -> Float[Tensor, "B N D"]:
         """Averaged over all turns before L2: invariant to quarter turns exactly, to eighths as far as the trunk is."""
         return self._mean_of(self._hidden_of_all_turns(trunk))
 
-    def all_turns(self, trunk: Float[Tensor, "B N trunk"], is_variant: bool) -> Float[Tensor, "B N R D"]:
-        """What `variant` gives for every turn, R = turns, or what `invariant` gives, R = 1."""
-        hidden = self._hidden_of_all_turns(trunk)
-        return self._finish(hidden) if is_variant else self._mean_of(hidden).unsqueeze(2)
+    def in_all_turns(self, trunk: Float[Tensor, "B N trunk"]) -> Float[Tensor, "B N turns D"]:
+        """What `variant` gives for every turn, before it is normalised."""
+        return self.out(self._hidden_of_all_turns(trunk))
 
     def _hidden_of_all_turns(self, trunk: Float[Tensor, "B N trunk"]) -> Float[Tensor, "B N turns W"]:
         hidden = F.linear(trunk, self.hidden_bank().flatten(0, 1), self.hidden.bias.repeat(self.turns))
@@ -92,3 +93,9 @@ class Head(nn.Module):
 
     def _finish(self, hidden: Float[Tensor, "*batch W"]) -> Float[Tensor, "*batch D"]:
         return F.normalize(self.out(hidden), dim=-1)
+
+
+def normalise_in_place(values: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+    """Unit vectors as `F.normalize` makes them, in float32 at least; without gradient. May overwrite `values`."""
+    exact = values.to(torch.promote_types(values.dtype, torch.float32))
+    return exact.div_(torch.linalg.vector_norm(exact, dim=-1, keepdim=True).clamp_min_(1e-12))

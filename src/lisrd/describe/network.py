@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lisrd.describe.field import Turn, pad_to_stride
 from lisrd.describe.folded_heads import FoldedHead, FoldedTrunk
-from lisrd.describe.heads import Head, Trunk
+from lisrd.describe.heads import Head, Trunk, normalise_in_place
 from lisrd.describe.meta import MetaDescriptors, tile_grid
 from lisrd.describe.pyramid import EncoderInput, PyramidEncoder, check_input
 from lisrd.invariance import ROTATION, invariances
@@ -120,27 +120,31 @@ class PyramidNetwork(nn.Module):
         """Descriptors of the invariances `kinds` from trunk features, read at `turn`."""
         descriptors = []
         for kind in kinds:
-            head = self.heads[kind]
-            assert isinstance(head, Head)
             if self.rotation_variant[kind]:
-                descriptors.append(head.variant(trunk, turn))
+                descriptors.append(self._head(kind).variant(trunk, turn))
             else:  # every turn gives the same
-                descriptors.append(head.invariant(trunk))
+                descriptors.append(self._head(kind).invariant(trunk))
         return torch.stack(descriptors, dim=2)
 
     def describe_trunk_in_all_turns(
         self, trunk: Float[Tensor, "B N trunk"]
     ) -> tuple[Float[Tensor, "B N V D"], Float[Tensor, "B N turned R D"]]:
         """`describe_trunk` of every kind at turn 0, and of the R rotation variant kinds at the other turns."""
-        upright, turned = [], []
-        for kind, is_variant in enumerate(self.rotation_variant):
-            head = self.heads[kind]
-            assert isinstance(head, Head)
-            descriptors = head.all_turns(trunk, is_variant)
-            upright.append(descriptors[:, :, 0])
-            if is_variant:
-                turned.append(descriptors[:, :, 1:])
-        return torch.stack(upright, dim=2), torch.stack(turned, dim=3)
+        variant = [kind for kind, is_variant in enumerate(self.rotation_variant) if is_variant]
+        # Put side by side before they are normalised: in the precision of the products they are half as large.
+        every = normalise_in_place(
+            torch.stack([self._head(kind).in_all_turns(trunk) for kind in variant], dim=3)
+        )
+        upright = [
+            every[:, :, 0, variant.index(kind)] if kind in variant else self._head(kind).invariant(trunk)
+            for kind in range(len(self.heads))
+        ]
+        return torch.stack(upright, dim=2), every[:, :, 1:]
+
+    def _head(self, kind: int) -> Head:
+        head = self.heads[kind]
+        assert isinstance(head, Head)
+        return head
 
     def aggregate(
         self, descriptors: Float[Tensor, "B tiles P K D"], kinds: Sequence[int]

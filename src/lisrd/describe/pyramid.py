@@ -39,18 +39,8 @@ class Level(nn.Module):
         self.second = ConvNorm(TurnConv(channels, channels, turns), channels)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
-        x = _rectified(self.down, x)
-        return _rectified(self.second, _rectified(self.first, x), x)
-
-
-def _rectified(
-    part: ConvNorm | nn.Conv2d, x: Float[Tensor, "B C H W"], shortcut: Float[Tensor, "B K h w"] | None = None
-) -> Float[Tensor, "B K h w"]:
-    """relu(norm(conv(x)) + shortcut), whether the part is folded or not."""
-    if isinstance(part, ConvNorm):
-        return part(x, shortcut)
-    x = part(x)
-    return F.relu(x if shortcut is None else x + shortcut, inplace=True)
+        x = F.relu(self.down(x), inplace=True)
+        return F.relu(x + self.second(F.relu(self.first(x), inplace=True)), inplace=True)
 
 
 class PyramidEncoder(nn.Module):
@@ -75,6 +65,7 @@ class PyramidEncoder(nn.Module):
         for below, width in pairwise(widths):
             levels.append(Level(TurnConv(below, width, turns), width))
         self.levels = nn.ModuleList(levels)
+        self.dtype: torch.dtype | None = None  # of the maps; None leaves it to the images, or to autocast
 
     @property
     def stride(self) -> int:
@@ -82,7 +73,8 @@ class PyramidEncoder(nn.Module):
         return 2 ** len(self.widths)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
-        x = self._input(images).contiguous(memory_format=torch.channels_last)
+        x = self._input(images)
+        x = x.to(dtype=self.dtype or x.dtype, memory_format=torch.channels_last)
         maps = []
         for index, level in enumerate(self.levels):
             x = level(F.avg_pool2d(x, 2) if index else x)
@@ -90,7 +82,7 @@ class PyramidEncoder(nn.Module):
         return maps
 
     def _input(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H W"]:
-        colour = (images - 0.45) / 0.25
+        colour = (images - 0.45).mul_(4)
         if self.input == "colour":
             return colour
         light = normalised_light(images)
@@ -112,4 +104,5 @@ class PyramidEncoder(nn.Module):
         if can_fuse(next(self.parameters()).device):
             folded: Any = self.levels
             self.levels = nn.ModuleList(FusedLevel(p.down, p.first, p.second, dtype) for p in folded)
+            self.dtype = dtype
         return self

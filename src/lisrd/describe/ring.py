@@ -31,13 +31,12 @@ class RingLinear(TurnLinear):
     def __init__(self, channels: int, width: int, turns: int) -> None:
         super().__init__((1 + RING) * channels, width, turns)
         self.register_buffer("places", _places_for_turns(turns), persistent=False)
-        self.places: Int[Tensor, "points turns"]
+        self.places: Int[Tensor, " samples"]
 
     def bank_and_bias(self) -> tuple[Float[Tensor, "turned_out samples"], Float[Tensor, " turned_out"]]:
         bank, bias = super().bank_and_bias()
-        by_turn = bank.unflatten(1, (self.turns, 1 + RING, -1))
-        turns = torch.arange(self.turns, device=bank.device)
-        return by_turn[:, turns, self.places].flatten(1), bias
+        stored = bank.unflatten(1, (self.turns * (1 + RING), -1))
+        return stored.index_select(1, self.places).flatten(1), bias
 
 
 def sample_around(
@@ -69,8 +68,12 @@ def sample_levels(
     return torch.cat([sample_around(level, xy, width, height, radius) for level, radius in levels], dim=-1)
 
 
-def _places_for_turns(turns: int) -> Int[Tensor, "points turns"]:
-    """The place of every point as turn t counts them, from its own direction; place 0 is the keypoint itself."""
+def _places_for_turns(turns: int) -> Int[Tensor, " samples"]:
+    """Where the weight of each sample of turn t is stored, whose places are counted from the turn's own direction.
+
+    Samples are ordered by point, then by turn; place 0 is the keypoint itself. Stored weights by turn, then by place.
+    """
     point = torch.arange(RING)[:, None]
     ring = (point - torch.arange(turns) * (RING // turns)) % RING + 1
-    return torch.cat([torch.zeros(1, turns, dtype=torch.long), ring])
+    places = torch.cat([torch.zeros(1, turns, dtype=torch.long), ring])
+    return (torch.arange(turns) * (1 + RING) + places).flatten()

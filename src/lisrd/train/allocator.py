@@ -6,6 +6,7 @@ import ctypes
 
 # Parameters of glibc's mallopt, from malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+_NEVER = -1  # any number of bytes would be an int, and a step of batch 8 frees more than 2^31
 
 
 def keep_freed_memory() -> bool:
@@ -19,4 +20,4 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # not glibc
         return False
-    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))
