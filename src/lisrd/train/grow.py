@@ -1,7 +1,8 @@
 """Weights of a small `pyramid` network as those of a wider one that computes the same.
 
 Every new feature copies an old one. What reads it shares the old weight among the copies by chance, so that they part
-when they are trained. A small network learns faster; the wide one starts where it ended.
+when they are trained. A small network learns faster; the wide one starts where it ended. Heads may become narrower too:
+of their hidden units, most of what a head costs, the heaviest are kept.
 
 Source: Chen, Goodfellow, Shlens, Net2Net: Accelerating Learning via Knowledge Transfer, ICLR 2016.
 """
@@ -25,7 +26,8 @@ _FIXED = ("turns", "encoder_input", "first_kernel", "descriptor_dim")
 def grown_weights(small: PyramidNetwork, config: PyramidConfig) -> dict[str, Tensor]:
     """The state of a network of `config` that describes as `small` does; that of the selection is copied as it is.
 
-    Widths may grow, the trunk's to a multiple, and levels may get a ring, whose weights are zero.
+    Widths may grow, the trunk's to a multiple, and levels may get a ring, whose weights are zero. A smaller
+    `head_width` describes nearly as before.
 
     Raises:
         InputError: another size differs, or one is smaller.
@@ -49,8 +51,6 @@ def _check(old: PyramidConfig, new: PyramidConfig) -> None:
         raise InputError(
             f"trunk_width {new.trunk_width} is no multiple of the {old.trunk_width} of the weights"
         )
-    if new.head_width < old.head_width:
-        raise InputError(f"head_width {new.head_width} is smaller than the {old.head_width} of the weights")
     if any(o not in (0, n) for o, n in zip(old.radii_of_levels, new.radii_of_levels, strict=True)):
         raise InputError(
             f"ring_radii are {list(old.ring_radii)} in the weights and {list(new.ring_radii)} here: "
@@ -67,7 +67,6 @@ class _Grower:
         self.num_heads = len(small.heads)
         self.levels = [_copies(old, new) for old, new in zip(small.config.widths, config.widths, strict=True)]
         self.trunk_copies = _copies(small.config.trunk_width, config.trunk_width)
-        self.head_copies = _copies(small.config.head_width, config.head_width)
         self.generator = torch.Generator().manual_seed(0)
 
     def encoder(self) -> dict[str, Tensor]:
@@ -102,20 +101,31 @@ class _Grower:
         new = {}
         for index in range(self.num_heads):
             name = f"heads.{index}"
-            hidden = self.old[f"{name}.hidden.weight"][self.head_copies].unflatten(1, (self.config.turns, -1))
-            new[f"{name}.hidden.weight"] = self._shared(hidden, self.trunk_copies, 2).flatten(1)
-            new[f"{name}.hidden.bias"] = self.old[f"{name}.hidden.bias"][self.head_copies]
-            new[f"{name}.out.weight"] = self._shared(self.old[f"{name}.out.weight"], self.head_copies, 1)
+            hidden, out = self.old[f"{name}.hidden.weight"], self.old[f"{name}.out.weight"]
+            copies = _heaviest(hidden, out, self.config.head_width)
+            by_turn = hidden[copies].unflatten(1, (self.config.turns, -1))
+            new[f"{name}.hidden.weight"] = self._shared(by_turn, self.trunk_copies, 2).flatten(1)
+            new[f"{name}.hidden.bias"] = self.old[f"{name}.hidden.bias"][copies]
+            new[f"{name}.out.weight"] = self._shared(out, copies, 1)
         return new
 
     def _shared(self, weight: Float[Tensor, "..."], copies: Int[Tensor, " new"], dim: int) -> Tensor:
         """Weights of the old features along `dim`, shared among their copies by chance."""
         copied = weight.index_select(dim, copies)
         draws = 0.5 + torch.rand(copied.shape, generator=self.generator)
-        total = torch.zeros(weight.shape).index_add_(dim, copies, draws)
+        total = torch.zeros(weight.shape).index_add_(dim, copies, draws)  # 0 for those that none copies
         return copied * (draws / total.index_select(dim, copies)).to(copied)
 
 
 def _copies(old: int, new: int) -> Int[Tensor, " new"]:
     """Which of the old features each of the new ones copies."""
     return torch.arange(new) % old
+
+
+def _heaviest(
+    hidden: Float[Tensor, "old trunk"], out: Float[Tensor, "D old"], new: int
+) -> Int[Tensor, " new"]:
+    """Which of the old hidden units each of the new ones copies: all of them, or those with the largest weights."""
+    if new >= len(hidden):
+        return _copies(len(hidden), new)
+    return (hidden.norm(dim=1) * out.norm(dim=0)).topk(new).indices.sort().values
