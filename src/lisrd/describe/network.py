@@ -15,6 +15,7 @@ from lisrd.describe.folded_heads import FoldedHead, FoldedTrunk
 from lisrd.describe.heads import Head, Trunk, normalise_in_place
 from lisrd.describe.meta import MetaDescriptors, tile_grid
 from lisrd.describe.pyramid import EncoderInput, PyramidEncoder, check_input
+from lisrd.describe.smoothing import MAX_RADIUS, smoothed
 from lisrd.invariance import ROTATION, invariances
 from lisrd.types import Keypoints, Selection, TileSampling
 
@@ -31,6 +32,7 @@ class PyramidConfig:
     encoder_input: EncoderInput = "colour"  # what the first convolution sees, see `lisrd.describe.light`
     first_kernel: int = 4  # its side, an even number
     ring_radii: tuple[float, ...] = ()  # of each level, see `lisrd.describe.ring`; 0 for none
+    smoothing: float = 0.0  # pixels of the image, see `lisrd.describe.smoothing`
     trunk_width: int = 48  # per turn
     head_width: int = 192
     descriptor_dim: int = 128
@@ -52,6 +54,9 @@ class PyramidConfig:
             raise ValueError(
                 f"ring_radii is {list(self.ring_radii)}; it must be a radius of 0 or more for each level of widths"
             )
+
+        if not 0 <= self.smoothing <= MAX_RADIUS:
+            raise ValueError(f"smoothing is {self.smoothing}; it must be from 0 to {MAX_RADIUS} pixels")
 
     @property
     def radii_of_levels(self) -> tuple[float, ...]:
@@ -98,7 +103,8 @@ class PyramidNetwork(nn.Module):
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PyramidField:
         """The field of RGB images in [0, 1], of any size."""
         padded, (left, top) = pad_to_stride(images, self.encoder.stride)
-        return PyramidField(self, self.encoder(padded), images.shape[-1], images.shape[-2], left, top)
+        maps = smoothed(self.encoder(padded), self.config.smoothing)
+        return PyramidField(self, maps, images.shape[-1], images.shape[-2], left, top)
 
     @torch.no_grad()
     def fold(self, dtype: torch.dtype, fused: bool = False) -> PyramidNetwork:

@@ -52,7 +52,7 @@ def distinct_shares(
 
     Distinct: to either keypoint the other is nearer than `ratio` times the distance of the second nearest. Where
     light has left few true matches, most mutual neighbours are there by chance, as many for one invariance as for
-    another; chance has no distance to the second.
+    another; chance has no distance to the second. `similarity` is written to meanwhile, and left as it was.
     """
     if not min(similarity.shape[-2:]):
         return similarity.new_zeros(similarity.shape[:-2])
