@@ -304,7 +304,7 @@ def test_a_second_teacher_stands_beside_the_first_for_the_kinds_it_is_named_for(
 def test_a_second_teacher_needs_a_first() -> None:
     with pytest.raises(ValueError, match=r"beside loss\.teacher, which is not set"):
         LossConfig(teacher_beside="root-sift")
-    with pytest.raises(ValueError, match=r"must teach rot_var_illum_invar as well"):
+    with pytest.raises(ValueError, match=r"names rot_var_illum_invar: not in loss\.teacher_kinds"):
         LossConfig(teacher="pyramid", teacher_weight=1.0, teacher_kinds=(), teacher_beside="root-sift")
 
 

@@ -69,9 +69,7 @@ class Head(nn.Module):
             weight = self.hidden_bank()[turn] if turn else self.hidden.weight
             hidden = F.linear(trunk, weight, self.hidden.bias)
         else:
-            bank = self.hidden_bank().index_select(
-                0, turn
-            )  # whose gradient is added up faster than that of bank[turn]
+            bank = self.hidden_bank().index_select(0, turn)  # indexing would add up gradients slowly
             hidden = trunk @ bank.transpose(1, 2) + self.hidden.bias
         return self._finish(F.relu(hidden, inplace=True))
 

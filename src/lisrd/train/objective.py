@@ -50,9 +50,7 @@ class LossConfig:
     teacher: str = ""  # a describer, "aliked-n16=PATH"; views shall have its descriptors of the clean anchor
     teacher_sizes: tuple[float, ...] = ()  # of the anchor at which the teacher sees it beside full size
     teacher_mirrored: bool = False  # whether it sees the anchor in a mirror too, at every size
-    teacher_beside: str = (
-        ""  # a second describer, whose values stand beside the teacher's for some of the kinds
-    )
+    teacher_beside: str = ""  # a second describer: its values stand beside the teacher's for some kinds
     teacher_beside_weight: float = 1.0  # of its values to the teacher's, both of length 1
     teacher_beside_kinds: tuple[str, ...] = ("rot_var_illum_invar",)
     teacher_weight: float = 0.0
@@ -65,14 +63,13 @@ class LossConfig:
         if bool(self.teacher) != (self.teacher_weight > 0):
             raise ValueError("loss.teacher and loss.teacher_weight need each other")
         looks(self.teacher_sizes, self.teacher_mirrored)  # refuses sizes that are none
-        if self.teacher_beside:
-            untaught = sorted({*self.teacher_beside_kinds} - {*self.teacher_kinds})
-            if untaught or not self.teacher:
-                raise ValueError(
-                    f"loss.teacher_beside stands beside loss.teacher, which must teach {', '.join(untaught)} as well"
-                    if self.teacher
-                    else "loss.teacher_beside stands beside loss.teacher, which is not set"
-                )
+        if self.teacher_beside and not self.teacher:
+            raise ValueError("loss.teacher_beside stands beside loss.teacher, which is not set")
+        untaught = sorted({*self.teacher_beside_kinds} - {*self.teacher_kinds})
+        if self.teacher_beside and untaught:
+            raise ValueError(
+                f"loss.teacher_beside_kinds names {', '.join(untaught)}: not in loss.teacher_kinds"
+            )
         if self.matching not in ("dual_softmax", "triplet"):
             raise ValueError(f"loss.matching is {self.matching!r}; it must be 'dual_softmax' or 'triplet'")
 
