@@ -54,7 +54,7 @@ def _check(old: PyramidConfig, new: PyramidConfig) -> None:
     if any(o not in (0, n) for o, n in zip(old.radii_of_levels, new.radii_of_levels, strict=True)):
         raise InputError(
             f"ring_radii are {list(old.ring_radii)} in the weights and {list(new.ring_radii)} here: "
-            "rings can be added only"
+            "rings can be added only, give [network] those of the weights"
         )
 
 
