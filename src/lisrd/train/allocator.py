@@ -6,7 +6,7 @@ import ctypes
 
 # Parameters of glibc's mallopt, from malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-_NEVER = -1  # any number of bytes would be an int, and a step of batch 8 frees more than 2^31
+_NEVER = -1  # a number of bytes would have to be an int: at most 2 GiB
 
 
 def keep_freed_memory() -> bool:
