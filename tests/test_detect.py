@@ -308,14 +308,18 @@ def test_every_form_of_given_keypoints() -> None:
     forms = [
         xy,
         np.array(xy),
+        np.array(xy, np.float32)[:, ::-1].copy()[:, ::-1],  # columns swapped by a view
         torch.tensor(xy),
         torch.tensor([xy]),
         [cv2.KeyPoint(x, y, 12) for x, y in xy],
         Keypoints.from_xy(torch.tensor(xy)),
+        Keypoints.from_xy(torch.tensor(xy, dtype=torch.float64)),
         torch.tensor([[[[9.0, 0, 1], [0, 9, 2]], [[9, 0, 30.5], [0, 9, 4]]]]),
     ]
     for form in forms:
-        assert given_keypoints(form, width=40, height=20).xy.tolist() == [xy]
+        found = given_keypoints(form, width=40, height=20).xy
+        assert found.tolist() == [xy]
+        assert found.dtype == torch.float32
 
 
 @pytest.mark.parametrize("nothing", [[], np.empty((0, 2)), torch.empty(1, 0, 2), torch.empty(1, 0, 2, 3)])

@@ -145,18 +145,27 @@ def test_forty_megapixels_are_read(tmp_path: Path) -> None:
 
 
 def test_writing_needs_a_known_suffix_and_a_directory(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"unknown image suffix '\.pgx'; use \.png"):
-        write_image(tmp_path / "a.pgx", RED_GREEN_BLUE)
+    for name in ("a.pgx", "a.psd"):  # Pillow reads the second, and writes none
+        with pytest.raises(InputError, match=r"unknown image suffix '\.p..'; use \.png"):
+            write_image(tmp_path / name, RED_GREEN_BLUE)
+    with pytest.raises(InputError, match=r"an image is \(H, W, 3\) or \(H, W\), not \(2, 2, 5\)"):
+        write_image(tmp_path / "a.png", np.zeros((2, 2, 5), np.uint8))
     with pytest.raises(InputError, match=r"is not a directory; create it before writing a\.png"):
         write_image(tmp_path / "missing" / "a.png", RED_GREEN_BLUE)
     with pytest.raises(InputError, match="only uint8 images are written, not float32"):
         write_image(tmp_path / "a.png", RED_GREEN_BLUE.astype(np.float32))
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_image(tmp_path / "a.png", RED_GREEN_BLUE)
-    with pytest.raises(TypeError):
-        write_image(tmp_path / "a.png", np.zeros((2, 2, 7), np.uint8))
+
+    def broken_off(image: Image.Image, path: Path, format: str) -> None:
+        path.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Image.Image, "save", broken_off)
+    with pytest.raises(InputError, match="no space left"):
+        write_image(tmp_path / "a.png", np.zeros((2, 2, 3), np.uint8))
     assert np.array_equal(read_image(tmp_path / "a.png"), RED_GREEN_BLUE)
     assert len(list(tmp_path.iterdir())) == 1
 

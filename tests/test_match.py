@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -170,6 +171,8 @@ def test_orientations_tell_the_turn(turn: float, num_turns: int, number: int) ->
     assert match(f0, f1, Policy(turn="orientations")).turn == turn
     with pytest.raises(InputError, match="keypoints have none"):
         match(f0, replace(f1, oris=None), Policy(turn="orientations"))
+    with pytest.raises(InputError, match="no invariance that it allows is one to rotation"):
+        match(f0, f1, Policy(turn="orientations", only=(NAMES[0],)))
 
 
 def test_policy_forces_forbids_and_weighs() -> None:
@@ -215,6 +218,20 @@ def test_ratio_and_floor_only_remove() -> None:
 def test_errors_teach(make, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize("selection", ["soft", "hard"])
+@pytest.mark.parametrize("name", ["descriptors", "meta_descriptors", "keypoints", "turned_descriptors"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_one_value_that_is_not_finite_is_refused(
+    name: str, value: float, selection: Literal["soft", "hard"]
+) -> None:
+    """In the middle of more keypoints than a tile holds: the matches of all others would be gone."""
+    f0, f1 = (random_features(600, seed, turns=True, dtype=torch.float32) for seed in (1, 2))
+    values = getattr(f1, name)
+    values.view(-1)[values.numel() // 2] = value
+    with pytest.raises(InputError, match=f"features1 hold NaN or infinite {name}"):
+        match(f0, f1, Policy(selection=selection))
 
 
 def test_ragged_batch_equals_singles() -> None:

@@ -65,7 +65,22 @@ def test_torch_on_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_numba_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     for installed, name in ((True, "numba"), (False, "torch")):
         monkeypatch.setattr(passes, "_is_installed", lambda module, here=installed: here)
+        passes._obstacle_to_numba.cache_clear()
         assert passes.choose_pass("cpu")[0] == name
+    passes._obstacle_to_numba.cache_clear()
+
+
+def test_torch_where_numba_cannot_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise RuntimeError("cannot cache function: no locator available\nfor file x")
+
+    monkeypatch.setattr(passes, "_is_installed", lambda module: True)
+    monkeypatch.setattr(passes.importlib, "import_module", broken)
+    passes._obstacle_to_numba.cache_clear()
+    chosen, reason = passes.choose_pass("cpu")
+    passes._obstacle_to_numba.cache_clear()
+    assert chosen == "torch"
+    assert reason.endswith("(RuntimeError: cannot cache function: no locator available)")
 
 
 def test_a_gpu_describes_in_float32_and_trains_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:

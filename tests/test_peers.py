@@ -124,9 +124,10 @@ def test_upright_keypoints_at_one_position_do_not_tie(weights: dict[str, Path], 
 
 
 @pytest.mark.parametrize("name", PATCH_NETWORKS)
-def test_patches_of_one_colour_are_like_nothing(weights: dict[str, Path], name: str) -> None:
+@pytest.mark.parametrize("grey", [0.5, 0.3, 77 / 255, 1.0])
+def test_patches_of_one_colour_are_like_nothing(weights: dict[str, Path], name: str, grey: float) -> None:
     flat = PatchNetwork(name, weights[name]).descriptors(
-        torch.full((1, 3, 64, 64), 0.5), Keypoints.from_xy(torch.tensor([[30.0, 30.0]]))
+        torch.full((1, 3, 64, 64), grey), Keypoints.from_xy(torch.tensor([[30.0, 30.0]]))
     )
     assert not flat.any()
 

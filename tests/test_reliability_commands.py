@@ -107,6 +107,20 @@ def test_a_directory_is_trained_into_by_one_process_at_a_time(
     training.fit()
 
 
+@pytest.mark.parametrize("kind", ["missing folder", "folder", "text"])
+def test_a_place_that_cannot_be_claimed(kind: str, tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    match kind:
+        case "missing folder":
+            lock = tmp_path / "missing" / "lock"
+        case "folder":
+            lock.mkdir()
+        case _:
+            lock.write_text("not a database, and longer than the header of one" * 10)
+    with pytest.raises(InputError, match="out cannot be written"):
+        claim(lock, tmp_path / "out")
+
+
 def test_half_a_row_of_a_journal_is_forgotten(tmp_path: Path) -> None:
     """Even where it breaks off behind a brace."""
     rows = tmp_path / "validation.jsonl"

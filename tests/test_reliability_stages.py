@@ -20,7 +20,7 @@ from lisrd.detect import build_detector
 from lisrd.errors import InputError
 from lisrd.match import Policy, match, match_batch
 from lisrd.model import LISRD, MatchedPair
-from lisrd.types import LocalFeatures
+from lisrd.types import Keypoints, LocalFeatures
 from lisrd.verify import estimate, refine, verify_pair
 from lisrd.view.plot import draw_matches
 from lisrd.web.request import Menu, checked_request
@@ -40,6 +40,30 @@ def pair() -> tuple[Tensor, Tensor, MatchedPair]:
     image = (image - image.min()) / (image.max() - image.min())
     crop = image[:, 4:, 6:]  # not contiguous
     return image, crop, MODEL.match_images(image, crop, max_keypoints=100)
+
+
+def test_keypoints_that_a_mask_hides_shift_no_match(pair: tuple[Tensor, Tensor, MatchedPair]) -> None:
+    """An image against itself, every third of its keypoints hidden on one side: each is matched with its own place."""
+    image = pair[0]
+    keypoints = MODEL.detector(image[None], 90)
+    hidden = keypoints.mask.clone()
+    hidden[:, ::3] = False
+    both = [image[None]] * 2
+    features = MODEL.describe_pair(both, [replace(keypoints, mask=hidden), keypoints])
+    given = MatchedPair(*features, MODEL.match(*features))
+    features0 = MODEL.describe(image, replace(keypoints, mask=hidden))
+    assert len(features0.select(0).keypoints[0]) == hidden.sum()
+    for found in (given, MatchedPair(features0.select(0), features[1], MODEL.match(features0, features[1]))):
+        assert len(found.matches) > 30
+        assert torch.equal(found.points0, found.points1)
+
+
+def test_keypoints_of_other_images_are_refused(pair: tuple[Tensor, Tensor, MatchedPair]) -> None:
+    two = Keypoints.from_xy(torch.full((2, 3, 2), 5.0))
+    with pytest.raises(InputError, match="keypoints of 2 images, but 1 to describe"):
+        MODEL.describe(pair[0], two)
+    with pytest.raises(InputError, match="not finite"):
+        MODEL.describe(pair[0], Keypoints.from_xy(torch.full((1, 3, 2), torch.nan)))
 
 
 def with_gradients(features: LocalFeatures) -> LocalFeatures:

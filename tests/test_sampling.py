@@ -55,6 +55,12 @@ def test_gradients_come_in_the_memory_format_and_precision_of_the_map(size: tupl
     assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_keypoints_of_low_precision_are_read_where_they_are() -> None:
+    feature_map = torch.arange(32.0).expand(1, 1, 32, 32)
+    keypoints = torch.tensor([[[13.0, 13.0]]], dtype=torch.bfloat16)
+    assert sample_map(feature_map, keypoints, 32, 32).item() == 13
+
+
 def test_keypoints_that_learn_get_their_gradient() -> None:
     feature_map = channels_last(torch.arange(12.0).view(1, 1, 3, 4).expand(1, 2, 3, 4).clone())
     keypoints = torch.tensor([[[1.5, 1.2]]], requires_grad=True)

@@ -169,6 +169,17 @@ def test_turning_or_enlarging_image_1_changes_no_agreement(turn: float, scale: f
     )
 
 
+def test_a_match_that_is_not_finite_costs_itself_alone() -> None:
+    points0, frames0, frames1 = framed_matches(0)
+    others = (Frames(frames.scales[2:], frames.oris[2:]) for frames in (frames0, frames1))
+    whole = frame_agreement(points0[2:], *others)
+    points0[0, 1] = frames1.scales[1] = np.nan
+    np.testing.assert_allclose(frame_agreement(points0, frames0, frames1), [0, 0, *whole])
+    nothing = np.full((3, 2), np.nan)
+    three = Frames(np.ones(3), np.zeros(3))
+    assert frame_agreement(nothing, three, three).tolist() == [0, 0, 0]
+
+
 def test_keypoints_without_frames_lose_nothing() -> None:
     points0, frames0, _ = framed_matches(0)
     assert filter_by_frames(points0, None, None).all()

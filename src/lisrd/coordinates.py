@@ -41,7 +41,7 @@ def sample_map(
     Computed in float32 at least: in bfloat16 a coordinate would be off by a third of a pixel.
     """
     dtype = torch.promote_types(feature_map.dtype, torch.float32)
-    grid = normalised_coordinates(keypoints, width, height, corner_origin).to(dtype)
+    grid = normalised_coordinates(keypoints.to(dtype), width, height, corner_origin)
     rows_of_pixels = feature_map.is_contiguous(memory_format=torch.channels_last)
     if rows_of_pixels and not corner_origin and not keypoints.requires_grad:
         return _sample_rows(feature_map, grid)

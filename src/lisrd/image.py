@@ -55,16 +55,18 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
 def write_image(path: str | Path, image: np.ndarray) -> None:
     """Write uint8 (H, W, 3) RGB or (H, W) grey as the path's suffix says; the file appears whole or not at all.
 
-    Raises `InputError` for an array that is not uint8, an unknown suffix, or a place that cannot be written.
+    Raises `InputError` for an array of another kind, an unknown suffix, or a place that cannot be written.
     """
     path = Path(path)
     image_format = Image.registered_extensions().get(path.suffix.lower())
-    if image_format is None:
+    if image_format not in Image.SAVE:
         raise InputError(f"{path}: unknown image suffix {path.suffix!r}; use .png, .jpg or .webp")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent} is not a directory; create it before writing {path.name}")
     if image.dtype != np.uint8:
         raise InputError(f"{path}: only uint8 images are written, not {image.dtype}; scale to 0..255 first")
+    if image.ndim != 2 and image.shape[2:] != (3,):
+        raise InputError(f"{path}: an image is (H, W, 3) or (H, W), not {image.shape}")
     with whole_file(path) as partial:
         Image.fromarray(image).save(partial, format=image_format)
 

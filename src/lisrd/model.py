@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lisrd.describe import Describer, build_describer
 from lisrd.detect import Detector, build_detector
+from lisrd.errors import InputError
 from lisrd.image import as_image
 from lisrd.match import Policy, match
 from lisrd.scale_change import verify_at_any_scale
@@ -25,7 +26,10 @@ MAX_KEYPOINTS = 2048
 
 @dataclass(frozen=True, slots=True)
 class MatchedPair:
-    """Features of both images and the matches between them; those of image 0 need no turned descriptors."""
+    """Features of both images and the matches between them; those of image 0 need no turned descriptors.
+
+    Matches number the keypoints that are no padding, so the features are without (`LocalFeatures.select`).
+    """
 
     features0: LocalFeatures
     features1: LocalFeatures
@@ -79,15 +83,17 @@ class LISRD:
         keeps the descriptors of the turned image, which the matcher needs to undo quarter turns.
 
         Raises:
-            InputError: an image that cannot be used; the message says why.
+            InputError: images or keypoints that cannot be used; the message says why.
         """
         images = as_image(image)
         if keypoints is None:
             keypoints = self.detector(images, max_keypoints)
-        elif not isinstance(keypoints, Keypoints):
+        else:
             from lisrd.detect.given import given_keypoints
 
             keypoints = given_keypoints(keypoints, images.shape[-1], images.shape[-2])
+            if len(keypoints) != len(images):
+                raise InputError(f"keypoints of {len(keypoints)} images, but {len(images)} to describe")
         return self.describer.describe(images, keypoints, keep_turns)
 
     def describe_pair(
@@ -95,7 +101,7 @@ class LISRD:
     ) -> tuple[LocalFeatures, LocalFeatures]:
         """Features of two images to be matched in this order: the matcher turns image 1, image 0 goes without turns."""
         image0, image1 = images
-        keypoints0, keypoints1 = keypoints
+        keypoints0, keypoints1 = (some.select(0) for some in keypoints)
         features0 = self.describer.describe(image0, keypoints0, keep_turns=False)
         return features0, self.describer.describe(image1, keypoints1)
 
@@ -113,7 +119,8 @@ class LISRD:
         """Detect, describe and match; `describing` goes to `describe`, `keep_turns` for image 1 alone."""
         features0 = self.describe(image0, **(describing | {"keep_turns": False}))  # type: ignore[arg-type]
         features1 = self.describe(image1, **describing)  # type: ignore[arg-type]
-        return MatchedPair(features0, features1, self.match(features0, features1, policy))
+        matches = self.match(features0, features1, policy)
+        return MatchedPair(features0.select(0), features1.select(0), matches)
 
     def verify_images(
         self,

@@ -16,13 +16,15 @@ def claim(lock: Path, output: Path) -> sqlite3.Connection:
     Raises:
         InputError: another process has claimed it, or the system cannot write there.
     """
-    connection = sqlite3.connect(lock, timeout=0, isolation_level=None)
+    connection = None
     try:
+        connection = sqlite3.connect(lock, timeout=0, isolation_level=None)
         connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        connection.close()
+    except sqlite3.DatabaseError as error:
+        if connection:
+            connection.close()
         if error.sqlite_errorname != "SQLITE_BUSY":
-            raise InputError(f"{output} cannot be written: {error}; choose another place") from None
+            raise InputError(f"{output} cannot be written: {lock}: {error}; choose another place") from None
         raise InputError(
             f"{output} is being written by another process: wait for it, or choose another output"
         ) from None

@@ -126,7 +126,7 @@ class LocalFeatures(_Record):
 class Matches(_Record):
     """Mutual nearest neighbours of one image pair, and why they matched."""
 
-    matches: Int[Tensor, "S 2"]  # indices into the keypoints of image 0 and image 1
+    matches: Int[Tensor, "S 2"]  # indices into the keypoints of image 0 and image 1, those of `mask` alone
     scores: Float[Tensor, " S"]  # weighted similarity, at most 1
     invariance_weights: Float[Tensor, "S V"]  # what each invariance contributed; rows sum to 1
     num_keypoints: tuple[int, int]

@@ -24,6 +24,8 @@ from lisrd.types import Keypoints
 
 #: Patches through the network at once: its first layers hold 128 KiB of values for each.
 _PATCHES_AT_ONCE = 512
+#: A patch of one colour is sampled with rounding errors of 2e-7; one grey value of an image is 4e-3.
+_ONE_COLOUR = 1e-5
 
 
 class PatchNetwork(SingleDescriber):
@@ -73,7 +75,7 @@ class PatchNetwork(SingleDescriber):
     def _describe(self, patches: Float[Tensor, "N 1 32 32"]) -> Float[Tensor, "N 128"]:
         described = torch.cat([self.network(some) for some in patches.split(_PATCHES_AT_ONCE)])
         low, high = patches.flatten(1).aminmax(dim=1)
-        described[low == high] = 0  # SOSNet makes a unit vector of nothing
+        described[high - low < _ONE_COLOUR] = 0  # both make a unit vector of rounding errors
         return described
 
 

@@ -24,7 +24,7 @@ def given_keypoints(given: GivenKeypoints, width: int, height: int) -> Keypoints
     Their order is kept. (0, 0) is the centre of the top-left pixel of the `width` x `height` image. Raises
     `InputError` for other shapes, for values that are not finite, and for the first keypoint outside.
     """
-    keypoints = given if isinstance(given, Keypoints) else _converted(given)
+    keypoints = given.to(torch.float32) if isinstance(given, Keypoints) else _converted(given)
     _check_inside(keypoints, width, height)
     return keypoints
 
@@ -49,7 +49,9 @@ def _converted(given: Any) -> Keypoints:
 
 def _float_tensor(given: Any) -> Tensor:
     try:
-        tensor = given if isinstance(given, Tensor) else torch.from_numpy(np.asarray(given, np.float32))
+        tensor = (
+            given if isinstance(given, Tensor) else torch.from_numpy(np.array(given, np.float32, order="C"))
+        )
     except (TypeError, ValueError):
         raise InputError("keypoints are not numbers; give (x, y) pixels or cv2.KeyPoint objects") from None
     return tensor.float()

@@ -17,14 +17,18 @@ from lisrd.match.selection import distance_of
 from lisrd.match.turn import choose_turn, read_turned
 from lisrd.types import LocalFeatures, Matches
 
+#: Of pixels and of values of unit vectors; the products of twice as many digits stay finite in float32.
+_LARGEST = 1e6
+_VALUES = ("keypoints", "descriptors", "meta_descriptors", "turned_descriptors", "turned_meta_descriptors")
+
 
 @torch.no_grad()
 def match(features0: LocalFeatures, features1: LocalFeatures, policy: Policy = Policy()) -> Matches:
     """Matches of one pair of images (batches of one), each with the weights of its invariances.
 
     Raises:
-        InputError: the features hold several images, or come from different describers, or the policy names an
-            invariance that they do not have.
+        InputError: the features hold several images, come from different describers, or are not all finite, or the
+            policy names an invariance that they do not have.
     """
     for suffix, features in enumerate((features0, features1)):
         if len(features) != 1:
@@ -34,6 +38,8 @@ def match(features0: LocalFeatures, features1: LocalFeatures, policy: Policy = P
     _check_alike(features0, features1)
     # Without padding there is nothing to remove, and a copy would cost more than choosing the turn.
     features0, features1 = (f if f.mask.all() else f.select(0) for f in (features0, features1))
+    for suffix, features in enumerate((features0, features1)):
+        _check_finite(features, suffix)
     kinds = policy.kinds(features0.invariances)
     turn = choose_turn(features0, features1, kinds, policy)
     scorer = PairScorer.of(features0, read_turned(features1, turn), kinds, policy)
@@ -41,8 +47,6 @@ def match(features0: LocalFeatures, features1: LocalFeatures, policy: Policy = P
     pairs = _filtered(mutual(nearest), nearest.best1, nearest.best0, policy)
     pairs = pairs.to(features0.keypoints.device)
     scores, weights = scorer.at(pairs)
-    if not bool(scores.isfinite().all()):
-        raise InputError("features hold NaN or infinite descriptors; describe the images again")
     full_weights = weights.new_zeros(len(pairs), len(features0.invariances))
     full_weights[:, kinds] = weights
     return Matches(
@@ -73,6 +77,19 @@ def _check_alike(features0: LocalFeatures, features1: LocalFeatures) -> None:
             raise InputError(
                 f"{name} differ in size, {shapes[0]} and {shapes[1]}; describe both images with one"
             )
+
+
+def _check_finite(features: LocalFeatures, suffix: int) -> None:
+    """One value that is not finite, or whose products are not, would take the maxima of all keypoints."""
+    extremes = {  # NaN where there is one; they take no memory
+        name: torch.stack(values.aminmax()).abs().amax().float()
+        for name in _VALUES
+        if (values := getattr(features, name)) is not None and values.numel()
+    }
+    if not extremes or torch.stack([*extremes.values()]).amax() < _LARGEST:  # asks a GPU once
+        return
+    broken = next(name for name, extreme in extremes.items() if not extreme < _LARGEST)
+    raise InputError(f"features{suffix} hold NaN or infinite {broken}; describe the image again")
 
 
 def _filtered(

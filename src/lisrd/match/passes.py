@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from functools import cache
 from typing import Literal
@@ -19,9 +20,8 @@ _COMPUTE_CAPABILITY = (8, 0)
 def choose_pass(device: str) -> tuple[Pass, str]:
     """The fastest that is installed, and the reason in words; every one finds the same neighbours."""
     if device == "cpu":
-        if _is_installed("numba"):
-            return "numba", "installed; one pass over each tile in the cache"
-        return "torch", "numba is not installed; pip install 'lisrd[fast]' makes matching faster"
+        obstacle = _obstacle_to_numba()
+        return ("torch", obstacle) if obstacle else ("numba", "one pass over each tile in the cache")
     if device == "cuda" and torch.version.cuda:
         obstacle = _obstacle_to_triton()
         return ("torch", obstacle) if obstacle else ("triton", "one kernel that writes no similarities")
@@ -31,6 +31,21 @@ def choose_pass(device: str) -> tuple[Pass, str]:
 def _is_installed(module: str) -> bool:
     """Whether it could be imported; it is not loaded."""
     return importlib.util.find_spec(module) is not None
+
+
+@cache
+def _obstacle_to_numba() -> str:
+    """Why the pass that it compiles is not there; empty where it is. Loads it."""
+    if not _is_installed("numba"):
+        return "numba is not installed; pip install 'lisrd[fast]' makes matching faster"
+    try:
+        importlib.import_module("lisrd.match.fused_kernel")
+    except (
+        Exception
+    ) as error:  # most often a NumPy that numba does not know, or nowhere to keep what is compiled
+        words = str(error).partition("\n")[0]
+        return f"numba is of no use here ({type(error).__name__}: {words})"
+    return ""
 
 
 @cache

@@ -29,7 +29,7 @@ def tile_weights(
     origin = 0.0 if sampling == "reference" else 0.5
     place = (xy + origin) / image_size[:, None] * T - 0.5  # in tiles, 0 is the centre of the first
     if sampling == "nearest":
-        own = place.round().clamp(0, T - 1).long()
+        own = (place + 0.5).floor().clamp(0, T - 1).long()  # as `lisrd.describe.selector.tile_of` counts
         return torch.nn.functional.one_hot(own[..., 1] * T + own[..., 0], T * T).to(xy.dtype)
     if sampling == "bilinear":
         place = place.clamp(0, T - 1)  # beyond the centres of the border tiles the border is repeated

@@ -31,7 +31,8 @@ def choose_turn(
     """The quarter turns of image 1 as the policy wants it chosen, 0 where there is nothing to turn.
 
     Raises:
-        InputError: the policy asks for a turn that the features do not have, or for orientations that they lack.
+        InputError: the policy asks for a turn that the features do not have, for orientations that they lack, or for
+            orientations and allows no invariance to rotation, whose matches would tell them.
     """
     if policy.turn == "off":
         return 0
@@ -42,7 +43,7 @@ def choose_turn(
     if features1.turned_descriptors is None or not columns or not min(_counts(features0, features1)):
         return 0
     if policy.turn == "orientations":
-        number = _turn_of_orientations(features0, features1)
+        number = _turn_of_orientations(features0, features1, kinds)
     else:
         number = _turn_of_agreement(features0, features1, columns)
     quarters = 4 * number / _num_turns(features1)
@@ -61,14 +62,18 @@ def _turn_of_agreement(features0: LocalFeatures, features1: LocalFeatures, colum
     return int(torch.stack([_agreement(upright0, c) for c in candidates]).argmax())
 
 
-def _turn_of_orientations(features0: LocalFeatures, features1: LocalFeatures) -> int:
+def _turn_of_orientations(features0: LocalFeatures, features1: LocalFeatures, kinds: list[int]) -> int:
     """The number of the turn that most rotation invariant matches vote for with their keypoints' orientations."""
     if features0.oris is None or features1.oris is None:
         raise InputError(
             "policy: turn is 'orientations', but the keypoints have none; use SIFT's, or turn='auto'"
         )
     turnable = _turnable(features0)
-    invariant = [v for v in range(len(features0.invariances)) if v not in turnable]
+    invariant = [v for v in kinds if v not in turnable]
+    if not invariant:
+        raise InputError(
+            "policy: turn is 'orientations', but no invariance that it allows is one to rotation; use turn='auto'"
+        )
     voters0, voters1 = _strongest(features0), _strongest(features1)
     flat0 = _flat(features0.descriptors[0, voters0][:, invariant])
     flat1 = _flat(features1.descriptors[0, voters1][:, invariant])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from lisrd.errors import InputError
 from lisrd.image import as_image
@@ -86,10 +86,19 @@ def align_images(
     pixels0, pixels1 = _pixels(image0), _pixels(image1)
     size = (pixels1.shape[1], pixels1.shape[0])
     flags = cv2.INTER_LINEAR
-    warped = cv2.warpPerspective(_smoothed_to(pixels0, H), H, size, flags=flags)
+    seen = weight * _seen_from_image1(H, size)[..., None]
+    warped = seen * cv2.warpPerspective(_smoothed_to(pixels0, H), H, size, flags=flags)
     ones = np.ones(pixels0.shape[:2], dtype=np.float32)
-    shown = weight * cv2.warpPerspective(ones, H, size, flags=flags)[..., None]
-    return np.clip(np.round((1 - shown) * pixels1 + weight * warped), 0, 255).astype(np.uint8)
+    shown = seen * cv2.warpPerspective(ones, H, size, flags=flags)[..., None]
+    return np.clip(np.round((1 - shown) * pixels1 + warped), 0, 255).astype(np.uint8)
+
+
+def _seen_from_image1(H: Float[np.ndarray, "3 3"], size: tuple[int, int]) -> Bool[np.ndarray, "H1 W1"]:
+    """Pixels of image 1 that lie on this side of image 0's horizon; on the other cv2 would draw image 0 mirrored."""
+    inverse = np.linalg.inv(H)
+    x, y = (np.arange(length, dtype=np.float64) for length in size)
+    depth = inverse[2, 0] * x + (inverse[2, 1] * y + inverse[2, 2])[:, None]
+    return depth * np.linalg.det(inverse) > 0
 
 
 def _similarity_of(affine: Float[np.ndarray, "S 2 2"]) -> np.ndarray:

@@ -29,7 +29,7 @@ def frame_agreement(
     """How much the other matches support each match's change of scale and orientation, from 0 to 1 (the best).
 
     `points0` (S, 2) are the pixels of the matches in image 0. All ones where a detector gave no frames, and for
-    fewer than three matches. Raises InputError for shapes that do not fit.
+    fewer than three matches; 0 for a match that is not finite. Raises InputError for shapes that do not fit.
     """
     places = as_matrix(points0, "points0", 2)
     if frames0 is None or frames1 is None or len(places) < 3:
@@ -40,8 +40,11 @@ def frame_agreement(
     log_ratio = np.log(np.maximum(frames1.scales, 1e-6) / np.maximum(frames0.scales, 1e-6))
     turn = frames1.oris - frames0.oris
     proposals = np.stack([log_ratio, turn], axis=1)
+    finite = np.isfinite(places).all(1) & np.isfinite(proposals).all(1)
+    places, proposals = places[finite], proposals[finite]
+    total = np.zeros(len(finite))
     blocks = [_support(places, proposals, start) for start in range(0, len(places), _BLOCK)]
-    total = np.concatenate(blocks)
+    total[finite] = np.concatenate([np.zeros(0), *blocks])
     return total / max(total.max(), 1e-12)
 
 

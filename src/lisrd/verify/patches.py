@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from lisrd.errors import InputError
 from lisrd.image import as_image
 from lisrd.types import ImageLike
 
@@ -21,8 +22,9 @@ STEP = 2**0.5
 BLUR, LOCAL = 0.5, 4.0
 #: Grey values of this size (of 255) and deviations of the logarithm below this are noise.
 DARK, FAINT = 8.0, 0.05
-#: Rows that cv2.remap takes.
+#: Rows that cv2.remap takes, of places; of the image it takes fewer than 32,767.
 _MOST_ROWS = 30_000
+_MOST_PIXELS = 32_766
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,10 +36,18 @@ class PreparedImage:
 
     @classmethod
     def of(cls, image: ImageLike | PreparedImage) -> PreparedImage:
-        """From whatever `lisrd.image.as_image` reads; a prepared image is itself."""
+        """From whatever `lisrd.image.as_image` reads; a prepared image is itself.
+
+        Raises InputError for a side of more than 32,766 pixels.
+        """
         if isinstance(image, PreparedImage):
             return image
         grey = as_image(image)[0].mean(0).detach().cpu().numpy() * 255
+        if max(grey.shape) > _MOST_PIXELS:
+            raise InputError(
+                f"an image of {grey.shape[1]} x {grey.shape[0]} pixels is too long to refine matches in: "
+                f"resize it to at most {_MOST_PIXELS}, or leave refining out"
+            )
         return cls(np.log(grey + DARK))
 
     def level(self, index: int) -> Float[np.ndarray, "H W"]:
