@@ -160,6 +160,28 @@ def test_nothing_in_common_is_an_ordinary_answer(tmp_path: Path):
     assert report.as_dict()["broken"] == report.broken
 
 
+def test_photographs_that_are_gone_are_left_out(tmp_path: Path, photograph: np.ndarray):
+    folder, work = tmp_path / "images", tmp_path / "work"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(photograph[:160, 40 * i : 160 + 40 * i]).save(folder / f"{i}.png")
+    images = {"describer": SmallDescriber(), "max_keypoints": 50}
+    assert reconstruct(folder, work, **images).images == 3  # type: ignore[arg-type]
+    (folder / "0.png").unlink()
+    report = reconstruct(folder, work, **images)  # type: ignore[arg-type]
+    assert (report.images, report.pairs) == (2, 1)
+    with pytest.raises(InputError, match=r"the pairs name 0\.png"):
+        reconstruct(folder, work, **images, pairs=[("0.png", "1.png")])  # type: ignore[arg-type]
+
+
+def test_a_large_collection_needs_meta_descriptors(tmp_path: Path):
+    for i in range(61):
+        (tmp_path / f"{i}.png").touch()
+    with pytest.raises(InputError, match="root-sift has no meta descriptors to tell which of 61 images"):
+        reconstruct(tmp_path, tmp_path / "work", build_describer("root-sift"))
+    assert not (tmp_path / "work").exists()
+
+
 @pytest.mark.slow
 def test_ten_photographs_of_one_church(shared: Path, tmp_path: Path):
     folder = shared / "data" / "eval" / "sfm"

@@ -25,7 +25,7 @@ from lisrd.errors import InputError
 from lisrd.image import as_image
 from lisrd.match import Policy, match
 from lisrd.match.selection import tile_weights
-from lisrd.train.bank_config import BankConfig, load_bank_config
+from lisrd.train.bank_config import BankConfig
 from lisrd.train.bank_objective import SelectedPairs, member_cross_entropy
 from lisrd.train.bank_pairs import DescribedPairs, concatenate, corresponding
 from lisrd.train.clusters import k_means, start_from_clusters
@@ -74,6 +74,7 @@ def test_tiles_by_hand() -> None:
 def test_tiles_are_those_the_matcher_takes() -> None:
     size = torch.tensor([[641.0, 479.0]])
     xy = torch.rand(1, 500, 2, generator=torch.Generator().manual_seed(0)) * size
+    xy[0, :4] = size[0] * torch.arange(4)[:, None] / 3 - 0.5  # where one tile ends and the next begins
     assert torch.equal(tile_of(xy, size, 3), tile_weights(xy, size, 3, "nearest").argmax(-1))
 
 
@@ -178,6 +179,7 @@ def test_selection_survives_a_file(tmp_path: Path, image: Tensor) -> None:
         bank.describe(image, keypoints).meta_descriptors, ours.describe(image, keypoints).meta_descriptors
     )
     assert bank.config == ours.config
+    assert build_describer(f"lisrd-sift={tmp_path / 'selection.safetensors'}").config == ours.config
     assert bank.selector.selection.bias == (0.25, -0.5)
 
 
@@ -316,12 +318,6 @@ def test_resumed_training_equals_the_uninterrupted_one(photographs: Path, tmp_pa
 def test_unknown_members_are_refused() -> None:
     with pytest.raises(InputError, match="unknown describer 'root-sif'"):
         BankConfig(members=("root-sift", "root-sif")).build()
-
-
-@pytest.mark.parametrize("path", ["lisrd_sift.toml", "bank.toml"])
-def test_shipped_configurations_load(path: str) -> None:
-    config = load_bank_config(Path(__file__).parents[1] / "configs" / path)
-    assert config.kind == "bank"
 
 
 @pytest.mark.parametrize("name", ["aliked-n16", "aliked-n16rot"])

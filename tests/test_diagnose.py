@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lisrd.cli import console
 from lisrd.describe import build_describer
 from lisrd.diagnose import (
     Diagnosis,
@@ -29,6 +30,8 @@ from lisrd.errors import InputError
 from lisrd.image import write_image
 from lisrd.invariance import ILLUMINATION, ROTATION, invariances
 from lisrd.scale import exhaustive_pairs, extract, image_names, match_pairs, read_features, read_matches
+from small_describer import SmallDescriber
+from test_cli import call
 
 NAMES = tuple(one.name for one in invariances())
 
@@ -218,6 +221,61 @@ class TestCopies:
         extract(copies, tmp_path / "sift.h5", build_describer("root-sift"), 50)
         with pytest.raises(InputError, match="no invariances to choose from"):
             diagnose(tmp_path / "sift.h5", files[1], [("1.png", "2.png")])
+
+
+class TestCommand:
+    """`lisrd diagnose` in this process, with a small describer."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Noise: three images that have nothing in common, and one that is none."""
+        monkeypatch.setattr("lisrd.describe.build_describer", lambda _: SmallDescriber())
+        folder = tmp_path / "images"
+        folder.mkdir()
+        for k in range(3):
+            write_image(folder / f"{k}.png", np.random.default_rng(k).integers(0, 255, (64, 64, 3), np.uint8))
+        (folder / "broken.png").write_bytes(b"no image")
+        return folder
+
+    def test_nothing_verified_costs_the_picture_alone(
+        self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        assert call("diagnose", folder, "--picture", tmp_path / "d.png", "--json") == console.SOME_BROKEN
+        captured = capsys.readouterr()
+        document = json.loads(captured.out)
+        assert document["advice"]
+        assert document["picture"] is None
+        assert "nothing to draw into" in captured.err
+        assert not (tmp_path / "d.png").exists()
+
+    def test_broken_images_are_named_where_nothing_is_left(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        for k in range(3):
+            (folder / f"{k}.png").write_bytes(b"no image")
+        assert call("diagnose", folder) == console.BAD_INPUT
+        said = capsys.readouterr().err
+        assert said.count("broken: ") == 4
+        assert "no pairs to diagnose by" in said
+
+    def test_a_broken_pair_is_broken_in_both_directions(
+        self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        pairs = tmp_path / "pairs.txt"
+        pairs.write_text("0.png broken.png\nbroken.png 0.png\n0.png 1.png\n")
+        assert call("diagnose", folder, "--pairs", pairs, "--json") == console.SOME_BROKEN
+        document = json.loads(capsys.readouterr().out)
+        assert [pair["names"] for pair in document["pairs"]] == [["0.png", "1.png"]]
+
+    def test_images_that_are_gone_are_left_out(
+        self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        found = []
+        for _ in range(2):
+            call("diagnose", folder, "-o", tmp_path / "kept", "--json")
+            found.append([image["name"] for image in json.loads(capsys.readouterr().out)["images"]])
+            (folder / "0.png").unlink(missing_ok=True)
+        assert found == [["0.png", "1.png", "2.png"], ["1.png", "2.png"]]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import random
 import subprocess
 import sys
@@ -36,7 +37,7 @@ from lisrd.scale import (
     similar_pairs,
     write_pairs,
 )
-from lisrd.scale.images import find_images
+from lisrd.scale.images import find_images, image_root
 from lisrd.scale.layout import feature_datasets, features_from_datasets
 from lisrd.scale.lookahead import prepared_ahead
 from lisrd.scale.pairs import similarity_in_turns
@@ -216,6 +217,43 @@ class TestExtract:
         with pytest.raises(InputError, match="not made by this command"):
             extract(folder, tmp_path / "other.h5", SmallDescriber())
 
+    def test_an_image_beyond_the_memory_is_listed(self, folder: Path, tmp_path: Path):
+        class HungryDescriber(SmallDescriber):
+            def describe(self, images: torch.Tensor, *options: Any) -> LocalFeatures:
+                if images.shape[-1] == 160:
+                    raise MemoryError
+                if images.shape[-1] == 170:
+                    raise RuntimeError(
+                        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+                    )
+                return super().describe(images, *options)
+
+        report = extract(folder, tmp_path / "f.h5", HungryDescriber())
+        assert report.described == 2
+        assert [name for name, _ in sorted(report.broken)] == ["a.png", "b.jpg"]
+        assert all("--workers 1" in reason for _, reason in report.broken)
+
+    def test_what_is_not_the_fault_of_an_image_ends_the_run(self, folder: Path, tmp_path: Path):
+        class DefectiveDescriber(SmallDescriber):
+            def describe(self, images: torch.Tensor, *options: Any) -> LocalFeatures:
+                raise RuntimeError("shapes cannot be multiplied")
+
+        with pytest.raises(RuntimeError, match="multiplied"):
+            extract(folder, tmp_path / "f.h5", DefectiveDescriber())
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+    def test_a_name_that_is_not_utf8_is_listed(self, folder: Path, tmp_path: Path):
+        (folder / "b.jpg").rename(folder / os.fsdecode(b"caf\xe9.jpg"))
+        for skipped in (0, 3):
+            report = extract(folder, tmp_path / "f.h5", SmallDescriber())
+            assert (report.described, report.skipped) == (3 - skipped, skipped)
+            assert report.broken == [(r"'caf\udce9.jpg'", "its name is not UTF-8; rename it")]
+
+    def test_a_folder_is_no_output(self, folder: Path):
+        for output in (folder / "sub", Path(".")):
+            with pytest.raises(InputError, match="is a folder; give a file, for instance"):
+                extract(folder, output, SmallDescriber())
+
     def test_unknown_names_are_answered_with_the_nearest(self, folder: Path, tmp_path: Path):
         extract(folder, tmp_path / "f.h5", SmallDescriber())
         with pytest.raises(InputError, match=r"did you mean sub/c\.png"):
@@ -226,6 +264,17 @@ class TestFindImages:
     def test_a_list_in_a_text_file(self, folder: Path):
         (folder / "list.txt").write_text("# a comment\nsub/c.png\n\na.png\n")
         assert [image.name for image in find_images(folder / "list.txt")] == ["a.png", "sub/c.png"]
+
+    def test_a_list_elsewhere_is_named_by_what_its_paths_have_in_common(self, folder: Path, tmp_path: Path):
+        (tmp_path / "lists").mkdir()
+        for lines in (
+            [folder / "a.png", folder / "sub" / "c.png"],
+            ["../images/a.png", "../images/sub/../sub/c.png"],
+        ):
+            (tmp_path / "lists" / "list.txt").write_text("\n".join(map(str, lines)))
+            found = find_images(tmp_path / "lists" / "list.txt")
+            assert [image.name for image in found] == ["a.png", "sub/c.png"]
+            assert image_root(tmp_path / "lists" / "list.txt") == folder
 
     def test_a_list_of_paths_is_named_by_what_they_have_in_common(self, folder: Path):
         found = find_images([folder / "sub" / "c.png", folder / "a.png"])
@@ -308,6 +357,13 @@ class TestPairs:
             ("b", "d"),
             ("c", "d"),
         ]
+
+    def test_names_of_what_is_still_there(self, folder: Path, tmp_path: Path):
+        extract(folder, tmp_path / "f.h5", SmallDescriber(), max_keypoints=10)
+        (folder / "a.png").unlink()
+        names = image_names(tmp_path / "f.h5", folder)
+        assert names == ["b.jpg", "sub/c.png", "sub/d e.png"]
+        assert {name for pair in similar_pairs(tmp_path / "f.h5", 9, names) for name in pair} == set(names)
 
     def test_written_pairs_come_back(self, tmp_path: Path):
         pairs = [("a.png", "sub/c.png"), ("sub/d e.png", "a.png")]

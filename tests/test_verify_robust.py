@@ -163,6 +163,31 @@ def test_degenerate_matches_are_an_ordinary_answer(
     assert not geometry.inliers.any()
 
 
+@pytest.mark.parametrize("method", ["usac", "magsac"])
+def test_half_of_few_matches_nearly_coincide(method: str) -> None:
+    """Of about one in ten of these OpenCV's USAC finds no model for a sample, and says so by an assertion."""
+    for seed in range(60):
+        dice = np.random.default_rng(seed)
+        count = dice.integers(8, 11)
+        points0, points1 = dice.uniform(0, 500, (2, count, 2))
+        for points in (points0, points1):
+            points[: count // 2] = points[0] + dice.normal(0, 1e-3, (count // 2, 2))
+        geometry = estimate(points0, points1, "fundamental", method)
+        assert geometry.model is not None or geometry.reason
+
+
+def test_no_memory_is_not_a_lack_of_consensus(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        error = cv2.error("Insufficient memory")
+        error.code = cv2.Error.StsNoMem
+        raise error
+
+    monkeypatch.setattr(cv2, "findHomography", fail)
+    points0, points1, _ = planar_matches()
+    with pytest.raises(cv2.error, match="memory"):
+        estimate(points0, points1)
+
+
 def test_inliers_on_a_line_among_outliers(method: str) -> None:
     rng = np.random.default_rng(0)
     points0 = np.concatenate([np.repeat(LINE, 2, axis=0), rng.uniform(0, 500, (8, 2))])

@@ -23,6 +23,7 @@ from tests.small_describer import SmallDescriber
 from tests.test_image import png_claiming
 
 from lisrd.cli import app, console
+from lisrd.cli.serve import _label
 from lisrd.errors import InputError
 from lisrd.model import LISRD
 from lisrd.web.element import answer_element, error_element, head
@@ -32,6 +33,7 @@ from lisrd.web.matching import answer
 from lisrd.web.photograph import read_photograph
 from lisrd.web.request import MatchRequest, Menu, checked_request, label_of, uploaded_path
 from lisrd.web.server import sweep
+from lisrd.web.workers import Staff, Workers
 
 MENU = Menu(("sift",), {"small": ("oriented", "upright"), "root-sift": ("root-sift",)})
 OFFERED = ["sift", "small", "soft", "auto", "homography", 512]
@@ -66,6 +68,16 @@ def test_what_the_page_offers_is_accepted(uploads: Path) -> None:
     assert request.policy.turn == 3
     assert (request.model, request.max_keypoints) == ("fundamental", 100)
     assert asked(uploads, invariance="hard").policy.selection == "hard"
+
+
+def test_files_are_offered_without_their_folders() -> None:
+    offered = [
+        "pyramid@1+2",
+        "/home/me/secret/mine.safetensors",
+        "/a=b/mine.safetensors@2",
+        "hardnet=/secret/h.pth@4",
+    ]
+    assert [_label(source) for source in offered] == ["pyramid@1+2", "mine", "mine@2", "hardnet@4"]
 
 
 @pytest.mark.parametrize(
@@ -464,3 +476,26 @@ def test_serve_offers_each_name_once(monkeypatch: pytest.MonkeyPatch, capsys) ->
         console.run(app)
     assert stopped.value.code == console.BAD_INPUT
     assert "name each once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "message"), [(EOFError, "ended while it loaded"), (TimeoutError, "longer than 180 seconds")]
+)
+def test_workers_that_do_not_start_end_the_start(
+    error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+
+    class Failing:
+        def __init__(self, staff: Staff) -> None: ...
+
+        def menu(self) -> None:
+            raise error
+
+        def end(self) -> None:
+            ended.append(self)
+
+    monkeypatch.setattr("lisrd.web.workers._Worker", Failing)
+    with pytest.raises(InputError, match=message):
+        Workers(Staff({"sift": "sift"}, {"root-sift": "root-sift"}), 2)
+    assert len(ended) == 2

@@ -11,6 +11,8 @@ from typing import Any
 
 from lisrd.adapters.colmap_database import load_pycolmap, opened, write_database
 from lisrd.describe import Describer
+from lisrd.describe.describer import described_invariances
+from lisrd.errors import InputError
 from lisrd.match import Policy
 from lisrd.one_writer import claim
 from lisrd.scale import (
@@ -22,6 +24,7 @@ from lisrd.scale import (
     write_pairs,
 )
 from lisrd.scale.extract import Progress
+from lisrd.scale.images import find_images, image_root
 from lisrd.scale.pairs import Pair
 from lisrd.whole_file import writing
 
@@ -75,22 +78,27 @@ def reconstruct(
     large ones. `one_camera` says that all images of one size come from one camera.
 
     Raises:
-        InputError: no images, or a workspace made with other settings.
+        InputError: no images, a workspace made with other settings, pairs of images that are not there, or a large
+            collection and a describer without meta descriptors.
         MissingExtraError: pycolmap is not installed.
     """
     load_pycolmap()
+    if pairs is None:
+        _check_similar(describer, len(find_images(images)))
     with writing(workspace):
         workspace.mkdir(parents=True, exist_ok=True)
     features = workspace / "features.h5"
     extracted = extract(
         images, features, describer, max_keypoints, on_progress, detector=detector, keep_turns=True
     )
-    names = image_names(features)
+    names = image_names(features, images)
     pairs = _default_pairs(features, names) if pairs is None else list(pairs)
+    unknown = sorted({name for pair in pairs for name in pair} - set(names))
+    if unknown:
+        raise InputError(f"the pairs name {unknown[0]}, which was not described; leave it out")
     write_pairs(pairs, workspace / "pairs.txt")
     match_pairs(features, pairs, workspace / "matches.h5", policy, on_progress)
-    root = images if images.is_dir() else images.parent
-    report = map_matches(workspace, pairs, root, one_camera, seed)
+    report = map_matches(workspace, pairs, image_root(images), one_camera, seed, names)
     return replace(report, images=report.images + len(extracted.broken), broken=extracted.broken)
 
 
@@ -100,15 +108,16 @@ def map_matches(
     image_folder: Path | None = None,
     one_camera: bool = False,
     seed: int = 0,
+    names: Sequence[str] | None = None,
 ) -> ReconstructionReport:
     """Verification and mapping of a workspace with features.h5 and matches.h5, whoever matched them.
 
-    Without `image_folder` focal lengths are guessed and points have no colours. Models of an earlier call are replaced.
-    Raises like `reconstruct`.
+    Without `image_folder` focal lengths are guessed and points have no colours. Without `names` all images of
+    features.h5 take part. Models of an earlier call are replaced. Raises like `reconstruct`.
     """
     pycolmap = load_pycolmap()
     with closing(claim(workspace / ".lock", workspace)):
-        return _mapped(pycolmap, workspace, pairs, image_folder, one_camera, seed)
+        return _mapped(pycolmap, workspace, pairs, image_folder, one_camera, seed, names)
 
 
 def _mapped(
@@ -118,10 +127,11 @@ def _mapped(
     image_folder: Path | None,
     one_camera: bool,
     seed: int,
+    names: Sequence[str] | None,
 ) -> ReconstructionReport:
     database, sparse, new = (workspace / name for name in ("database.db", "sparse", "sparse.new"))
     ids = write_database(
-        database, workspace / "features.h5", workspace / "matches.h5", pairs, image_folder, one_camera
+        database, workspace / "features.h5", workspace / "matches.h5", pairs, image_folder, one_camera, names
     )
     shutil.rmtree(new, ignore_errors=True)
     with writing(new):
@@ -140,7 +150,15 @@ def _mapped(
 def _default_pairs(features: Path, names: Sequence[str]) -> list[Pair]:
     if len(names) <= _EXHAUSTIVE_IMAGES:
         return exhaustive_pairs(names)
-    return similar_pairs(features, _SIMILAR_IMAGES)
+    return similar_pairs(features, _SIMILAR_IMAGES, names)
+
+
+def _check_similar(describer: Describer, count: int) -> None:
+    if count > _EXHAUSTIVE_IMAGES and len(described_invariances(describer)) == 1:
+        raise InputError(
+            f"{describer.name} has no meta descriptors to tell which of {count} images look alike; use another "
+            f"describer, for instance pyramid, or at most {_EXHAUSTIVE_IMAGES} images"
+        )
 
 
 def _verify(pycolmap: Any, database: Path, seed: int) -> None:

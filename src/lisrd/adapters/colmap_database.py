@@ -31,8 +31,11 @@ def write_database(
     pairs: Sequence[Pair],
     image_folder: Path | None = None,
     one_camera: bool = False,
+    names: Sequence[str] | None = None,
 ) -> dict[str, int]:
     """A new COLMAP database of the keypoints and matches of our files; returns the ids of the images by name.
+
+    `names` are the images that it is about, by default all of `features`.
 
     The focal length comes from the EXIF data of the files in `image_folder`, or is guessed. An older database at this
     place is replaced.
@@ -45,7 +48,8 @@ def write_database(
     for suffix in ("", "-shm", "-wal"):
         database.with_name(database.name + suffix).unlink(missing_ok=True)
     with open_h5(features) as file, open_h5(matches) as matched, opened(pycolmap, database) as db:
-        ids = _write_images(pycolmap, db, file, image_names(features), image_folder, one_camera)
+        names = image_names(features) if names is None else names
+        ids = _write_images(pycolmap, db, file, names, image_folder, one_camera)
         for name0, name1 in pairs:
             indices = read_matches(matched, name0, name1)
             if len(indices):

@@ -162,7 +162,12 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def list_broken(broken: list[tuple[str, str]]) -> None:
     """Name the broken inputs and end with the exit code that says so."""
-    for name, reason in broken:
-        words.print(f"broken: {name}: {reason}", markup=False)
+    name_broken(broken)
     if broken:
         raise typer.Exit(SOME_BROKEN)
+
+
+def name_broken(broken: list[tuple[str, str]]) -> None:
+    """A line for each on standard error."""
+    for name, reason in broken:
+        words.print(f"broken: {name}: {reason}", markup=False)

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lisrd.cli.collections import list_broken, progress
-from lisrd.cli.console import JsonOption, answer
+from lisrd.cli.collections import list_broken, name_broken, progress
+from lisrd.cli.console import JsonOption, answer, words
 from lisrd.cli.engine import EngineOption, RayAddressOption, WorkersOption, build_engine
 from lisrd.cli.pair import DescriberOption, DetectorOption, MaxKeypointsOption
+from lisrd.errors import InputError
 from lisrd.whole_file import writing
 
 if TYPE_CHECKING:
+    from lisrd.describe import Describer
     from lisrd.diagnose import Diagnosis
     from lisrd.scale.pairs import Pair
 
@@ -46,21 +48,24 @@ def diagnose(
 ) -> None:
     """Say which invariances a collection needs: weights over its pairs, turned images, changes of light."""
     from lisrd import scale
-    from lisrd.describe import build_describer
     from lisrd.diagnose import advice_on
     from lisrd.diagnose import diagnose as diagnose_files
     from lisrd.diagnose.picture import draw_diagnosis
+    from lisrd.view.plot import check_suffix
 
+    if picture:
+        check_suffix(picture)
     runner = build_engine(engine, workers, ray_address)
     with _kept_in(output) as folder:
         features, broken = source, []
         if source.suffix != ".h5":
             features = folder / "features.h5"
+            built = _choosing(describer)
             with progress("images") as advance:
                 extracted = scale.extract(
                     source,
                     features,
-                    build_describer(describer),
+                    built,
                     max_keypoints,
                     advance,
                     detector=detector,
@@ -68,26 +73,44 @@ def diagnose(
                     engine=runner,
                 )
             broken = extracted.broken
-        chosen = _pairs(features, pairs)
+        chosen = _pairs(features, pairs, None if features == source else source)
         with progress("pairs") as advance:
             matched = scale.match_pairs(
                 features, chosen, folder / "matches.h5", on_progress=advance, engine=runner
             )
+        broken += matched.broken
         unmatched = {name for name, _ in matched.broken}
-        chosen = [pair for pair in chosen if " ".join(pair) not in unmatched]
+        either_way = {frozenset(pair) for pair in chosen if " ".join(pair) in unmatched}
+        chosen = [pair for pair in chosen if frozenset(pair) not in either_way]
+        if not chosen:  # what comes next is the end
+            name_broken(broken)
         with progress("evidence") as advance:
             diagnosis = diagnose_files(features, folder / "matches.h5", chosen, advance)
     advice = advice_on(diagnosis)
+    if picture and not diagnosis.weights:
+        words.print(f"no pair was verified, so there is nothing to draw into {picture}", markup=False)
+        picture = None
     if picture:
         draw_diagnosis(diagnosis, picture)
     document = {
         **diagnosis.as_dict(),
         "advice": advice,
         "picture": None if picture is None else str(picture),
-        "broken": broken + matched.broken,
+        "broken": broken,
     }
     answer(document, json, _text(diagnosis, advice))
-    list_broken(broken + matched.broken)
+    list_broken(broken)
+
+
+def _choosing(describer: str) -> Describer:
+    """The describer of this name. Raises InputError for one without a choice of invariances."""
+    from lisrd.describe import build_describer
+    from lisrd.describe.describer import described_invariances
+
+    built = build_describer(describer)
+    if len(described_invariances(built)) == 1:
+        raise InputError(f"{describer} has no invariances to choose from: use pyramid, paper or a bank")
+    return built
 
 
 @contextmanager
@@ -102,15 +125,16 @@ def _kept_in(output: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _pairs(features: Path, pairs: Path | None) -> list[Pair]:
+def _pairs(features: Path, pairs: Path | None, images: Path | None) -> list[Pair]:
+    """Those of the file, or of all images that were described; `images` says which are still there."""
     from lisrd import scale
 
     if pairs is not None:
         return scale.read_pairs(pairs)
-    names = scale.image_names(features)
+    names = scale.image_names(features, images)
     if len(names) <= _EXHAUSTIVE_IMAGES:
         return scale.exhaustive_pairs(names)
-    return scale.similar_pairs(features, _SIMILAR_IMAGES)
+    return scale.similar_pairs(features, _SIMILAR_IMAGES, names)
 
 
 def _text(diagnosis: Diagnosis, advice: list[str]) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lisrd.cli.console import DONE, JsonOption, answer, words
 from lisrd.cli.pair import DeviceOption
+from lisrd.describe.describer import split_path
+from lisrd.describe.octaves import split_octaves
 from lisrd.errors import InputError
 from lisrd.web.limits import MEGABYTE, Limits
 
@@ -19,13 +22,13 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 7860,
     workers: Annotated[int | None, typer.Option(min=1, help="Matches at a time; half the cores.")] = None,
-    describer: Annotated[list[str], typer.Option(help="Offer this describer: NAME or NAME=PATH.")] = [  # noqa: B006
+    describer: Annotated[list[str], typer.Option(help="What the page offers; may be repeated.")] = [  # noqa: B006
         "pyramid",
         "lisrd-sift",
         "root-sift",
         "upright-root-sift",
     ],
-    detector: Annotated[list[str], typer.Option(help="Offer this detector: NAME or NAME=PATH.")] = [  # noqa: B006
+    detector: Annotated[list[str], typer.Option(help="What the page offers; may be repeated.")] = [  # noqa: B006
         "sift",
         "dog",
     ],
@@ -50,7 +53,13 @@ def serve(
     )
     cores = os.cpu_count() or 1
     count = workers or max(1, cores // 2)
-    staff = Staff(_offered(detector), _offered(describer), device, max(1, cores // count), limits)
+    staff = Staff(
+        _offered(detector, [source.partition("=")[0] for source in detector]),
+        _offered(describer, [_label(source) for source in describer]),
+        device,
+        max(1, cores // count),
+        limits,
+    )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(DONE))  # a service manager's way to say Ctrl-C
     words.print("loading the models ...")
     with serving(staff, count, Place(host, port)) as page:
@@ -59,9 +68,16 @@ def serve(
         page.wait()
 
 
-def _offered(sources: list[str]) -> dict[str, str]:
+def _offered(sources: list[str], labels: list[str]) -> dict[str, str]:
     """Names without the paths behind them: those are the server's own business."""
-    offered = {source.partition("=")[0]: source for source in sources}
+    offered = dict(zip(labels, sources, strict=True))
     if len(offered) < len(sources):
         raise InputError("a describer or detector is offered twice; name each once")
     return offered
+
+
+def _label(describer: str) -> str:
+    """Its name, a file's without folders; sizes stay behind it."""
+    whole, _ = split_octaves(describer)
+    name, _ = split_path(whole)
+    return Path(name).name.removesuffix(".safetensors") + describer.removeprefix(whole)

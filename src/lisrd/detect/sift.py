@@ -120,7 +120,7 @@ def to_cv2(keypoints: Keypoints, image: Float[Tensor, "1 3 H W"] | None = None) 
         one.xy[0, :, 0],
         one.xy[0, :, 1],
         scales[0],
-        torch.rad2deg(oris[0].double()) % 360,
+        torch.rad2deg(oris[0].cpu().double()) % 360,
         one.scores[0],
     )
     return [

@@ -11,7 +11,7 @@ from matplotlib.projections.polar import PolarAxes
 
 from lisrd.diagnose.collection import LIGHT_CHANGED, TURNED, Diagnosis, ImageFinding
 from lisrd.errors import InputError
-from lisrd.view.plot import COLOURS, DPI, FAINT, INK
+from lisrd.view.plot import COLOURS, DPI, FAINT, INK, check_suffix
 from lisrd.whole_file import whole_file
 
 _WIDTH, _HEIGHT = 1600, 620
@@ -26,11 +26,10 @@ def draw_diagnosis(diagnosis: Diagnosis, path: str | Path) -> None:
         InputError: a suffix that no picture has, or no verified pair to draw.
     """
     path = Path(path)
+    check_suffix(path)
     if not diagnosis.weights:
         raise InputError("no pair was verified, so there is nothing to draw; give images that overlap")
     figure = Figure(dpi=DPI, facecolor="white", figsize=(_WIDTH / DPI, _HEIGHT / DPI), layout="constrained")
-    if path.suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
-        raise InputError(f"{path}: no picture has the suffix {path.suffix!r}; use .png, .jpg or .pdf")
     grid = figure.add_gridspec(1, 3, width_ratios=(1.25, 1, 1))
     _draw_weights(figure.add_subplot(grid[0]), diagnosis)
     compass = figure.add_subplot(grid[1], projection="polar")

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import lisrd
-from lisrd.describe.describer import DESCRIBERS, DESCRIBERS_WITH_PATH, build_describer
+from lisrd.describe.describer import DESCRIBERS, DESCRIBERS_WITH_PATH, build_describer, split_path
 from lisrd.describe.octaves import split_octaves
 from lisrd.detect import DETECTORS, build_detector
 from lisrd.errors import InputError
@@ -27,7 +27,7 @@ def describer_digest(name: str) -> str:
     whole, octaves = split_octaves(name)
     if octaves != (0,):
         return sha256(name, describer_digest(whole))
-    kind, _, paths = name.partition("=")
+    kind, paths = split_path(name)
     if kind in DESCRIBERS_WITH_PATH and paths:
         return _digest(name, paths.split(","))
     if kind in CODE_ONLY:

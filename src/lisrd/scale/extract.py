@@ -14,6 +14,7 @@ from lisrd.describe import Describer
 from lisrd.detect import Detector, build_detector
 from lisrd.errors import InputError
 from lisrd.image import as_image
+from lisrd.memory import is_out_of_memory
 from lisrd.scale.images import NamedImage, find_images
 from lisrd.scale.layout import feature_datasets, selection_attributes
 from lisrd.scale.store import ResumableStore
@@ -73,7 +74,7 @@ def extract(
     }
     work = ImageWork(describer, build_detector(detector), max_keypoints, half, keep_turns)
     with ResumableStore(output, config, part_seconds) as store:
-        missing = [image for image in found if image.name not in store]
+        missing = [image for image in found if not image.is_utf8 or image.name not in store]
         skipped = len(found) - len(missing)
 
         def advance(done: int) -> None:
@@ -99,10 +100,13 @@ class ImageWork:
         outcomes: list[Record | Broken] = []
         of_one_size: dict[torch.Size, list[tuple[str, Tensor]]] = {}
         for image in batch:
+            if not image.is_utf8:
+                outcomes.append(Broken(ascii(image.name), "its name is not UTF-8; rename it"))
+                continue
             try:
                 pixels = as_image(image.path)
-            except InputError as error:  # of this image; the others go on
-                outcomes.append(Broken(image.name, str(error)))
+            except Exception as error:  # of this image; the others go on
+                outcomes.append(Broken(image.name, _reason(error)))
             else:
                 of_one_size.setdefault(pixels.shape, []).append((image.name, pixels))
         for group in of_one_size.values():
@@ -117,13 +121,22 @@ class ImageWork:
         try:
             keypoints = self.detector(images, self.max_keypoints)
             features = self.describer.describe(images, keypoints, self.keep_turns)
-        except InputError as error:  # of their size
-            return [Broken(name, str(error)) for name in names]
+        except Exception as error:  # of their size
+            return [Broken(name, _reason(error)) for name in names]
         attributes = selection_attributes(features.selection)
         return [
             Record(name, feature_datasets(features.select(i), self.half, self.keep_turns), attributes)
             for i, name in enumerate(names)
         ]
+
+
+def _reason(error: Exception) -> str:
+    """Why an image is broken; what is not its fault goes on."""
+    if is_out_of_memory(error):
+        return "needs more memory than there is: resize it, or use --workers 1 (on a GPU --batch 1)"
+    if isinstance(error, InputError):
+        return str(error)
+    raise error
 
 
 def _default_batch(describer: Describer) -> int:

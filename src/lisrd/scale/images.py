@@ -23,26 +23,46 @@ class NamedImage:
     name: str
     path: Path
 
+    @property
+    def is_utf8(self) -> bool:
+        """Whether files of ours can hold the name."""
+        try:
+            self.name.encode()
+        except UnicodeEncodeError:  # Linux's names are bytes: what is not UTF-8 becomes lone surrogates
+            return False
+        return True
+
 
 def find_images(images: Path | str | Sequence[Path | str], root: Path | None = None) -> list[NamedImage]:
     """The images of a folder and its subfolders, of a text file with one path per line, or of a list; sorted by name.
 
-    Names are relative to `root`. Without one it is the folder, the folder of the text file, or what the paths of the
-    list have in common. Lines that are empty or start with "#" do not count; hidden files do not either.
+    Names are relative to `root`, by default `image_root`. Lines that are empty or start with "#" do not count; hidden
+    files do not either.
 
     Raises:
         InputError: nothing there, no image, or a path outside the root.
     """
+    paths, found_root = _paths_and_root(images, root)
+    named = {_name(path, found_root): path for path in paths}
+    return [NamedImage(name, named[name]) for name in sorted(named)]
+
+
+def image_root(images: Path | str | Sequence[Path | str]) -> Path:
+    """The folder, the folder of the text file where all its images are below it, or else what the paths have in common.
+
+    Raises like `find_images`.
+    """
+    return _paths_and_root(images, None)[1]
+
+
+def _paths_and_root(images: Path | str | Sequence[Path | str], root: Path | None) -> tuple[list[Path], Path]:
     if isinstance(images, str | Path):
         source = Path(images)
-        paths, root = (_in_folder(source), root or source) if source.is_dir() else _in_list(source, root)
-    else:
-        paths = [Path(path) for path in images]
-        if not paths:
-            raise InputError("the list of images is empty; give at least one")
-        root = root or _common_folder(paths)
-    named = {_name(path, root): path for path in paths}
-    return [NamedImage(name, named[name]) for name in sorted(named)]
+        return (_in_folder(source), root or source) if source.is_dir() else _in_list(source, root)
+    paths = [Path(path) for path in images]
+    if not paths:
+        raise InputError("the list of images is empty; give at least one")
+    return paths, root or _common_folder(paths)
 
 
 def _in_folder(folder: Path) -> list[Path]:
@@ -64,22 +84,29 @@ def _in_list(source: Path, root: Path | None) -> tuple[list[Path], Path]:
     if source.suffix.lower() in SUFFIXES:
         return [source], root or source.parent
     lines = [line.strip() for line in read_lines(source)]
-    root = root or source.parent
-    paths = [root / line for line in lines if line and not line.startswith("#")]
+    folder = root or source.parent
+    paths = [folder / line for line in lines if line and not line.startswith("#")]
     if not paths:
         raise InputError(f"{source} names no image; write one path per line")
-    return paths, root
+    if root is None and not all(_absolute(path).is_relative_to(_absolute(folder)) for path in paths):
+        return paths, _common_folder(paths)
+    return paths, folder
 
 
 def _common_folder(paths: list[Path]) -> Path:
     try:
-        return Path(os.path.commonpath([path.absolute().parent for path in paths]))
+        return Path(os.path.commonpath([_absolute(path).parent for path in paths]))
     except ValueError:  # different drives
-        raise InputError("the images have no folder in common; give a `root` and paths below it") from None
+        raise InputError("the images have no folder in common; bring them onto one drive") from None
 
 
 def _name(path: Path, root: Path) -> str:
     try:
-        return path.absolute().relative_to(root.absolute()).as_posix()
+        return _absolute(path).relative_to(_absolute(root)).as_posix()
     except ValueError:
         raise InputError(f"{path} lies outside {root}; give a root that holds all images") from None
+
+
+def _absolute(path: Path) -> Path:
+    """Without "..", which a name cannot hold."""
+    return Path(os.path.abspath(path))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lisrd.errors import InputError
 from lisrd.invariance import invariances
+from lisrd.scale.images import find_images
 from lisrd.scale.layout import selection_from_bytes
 from lisrd.scale.store import open_h5, record_names
 from lisrd.text_files import read_lines
@@ -24,10 +25,17 @@ Pair = tuple[str, str]
 _BLOCK = 1024
 
 
-def image_names(features: Path) -> list[str]:
-    """The images of a features file, sorted."""
+def image_names(features: Path, images: Path | None = None) -> list[str]:
+    """The images of a features file, sorted; of them those that `images` has, see `find_images`.
+
+    A folder may have lost some since they were described.
+    """
     with open_h5(features) as file:
-        return sorted(record_names(file))
+        names = sorted(record_names(file))
+    if images is None:
+        return names
+    there = {image.name for image in find_images(images)}
+    return [name for name in names if name in there]
 
 
 def exhaustive_pairs(names: Sequence[str]) -> list[Pair]:
@@ -42,15 +50,17 @@ def sequential_pairs(names: Sequence[str], overlap: int = 10) -> list[Pair]:
     return [(name, later) for i, name in enumerate(names) for later in names[i + 1 : i + 1 + overlap]]
 
 
-def similar_pairs(features: Path, top_k: int = 20) -> list[Pair]:
+def similar_pairs(features: Path, top_k: int = 20, names: Sequence[str] | None = None) -> list[Pair]:
     """Every image with the `top_k` most similar ones, by their meta descriptors (`similarity_in_turns`).
+
+    `names` are the images to pair, by default all of the file.
 
     Raises:
         InputError: the describer gives no meta descriptors (V = 1), or `top_k` is below 1.
     """
     if top_k < 1:
         raise InputError(f"top_k is {top_k}; every image needs at least 1 partner")
-    names = image_names(features)
+    names = image_names(features) if names is None else names
     if not names:
         return []
     tiles = tile_descriptors(features, names)

@@ -41,11 +41,14 @@ class ResumableStore:
     `config` says what makes the records; a file or parts with another one are refused.
 
     Raises:
-        InputError: the output was made with another config, is no file of ours, or is being written by another process.
+        InputError: the output was made with another config, is no file of ours, is a folder, or is being written by
+            another process.
     """
 
     def __init__(self, output: Path, config: Mapping[str, Any], part_seconds: float = 60.0) -> None:
         self.output = Path(output)
+        if self.output.is_dir():
+            raise InputError(f"{output} is a folder; give a file, for instance features.h5")
         self.folder = self.output.with_name(f"{self.output.name}.parts")
         self.config = json.dumps({"format": FORMAT, **config}, sort_keys=True)
         self._part_seconds = part_seconds

@@ -17,7 +17,16 @@ _LOCAL = {"magsac": cv2.LOCAL_OPTIM_SIGMA, "usac": cv2.LOCAL_OPTIM_INNER_AND_ITE
 
 def solve_usac(kind: Kind, method: str, problem: Problem) -> np.ndarray | None:
     """The model by USAC, `method` "magsac" or "usac"; samples by PROSAC when the problem is ordered."""
-    parameters = _parameters(method, problem)
+    try:
+        return _usac(kind, problem, _parameters(method, problem))
+    except cv2.error as error:
+        # USAC asserts that its samples have a model; those of points that nearly coincide have none.
+        if error.code != cv2.Error.StsAssert:
+            raise
+        return None
+
+
+def _usac(kind: Kind, problem: Problem, parameters: cv2.UsacParams) -> np.ndarray | None:
     points0, points1 = problem.points0, problem.points1
     if kind == "homography":
         return _first(cv2.findHomography(points0, points1, parameters)[0])

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -56,9 +57,8 @@ def draw_matches(
     inside = np.asarray(inliers.cpu() if isinstance(inliers, Tensor) else inliers, dtype=bool)
     if inside.shape != (len(matches),):
         raise InputError(f"inliers have the shape {inside.shape}; pass one per match, ({len(matches)},)")
+    check_suffix(path)
     figure = Figure(dpi=DPI, facecolor="white")
-    if path.suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
-        raise InputError(f"{path}: no picture has the suffix {path.suffix!r}; use .png, .jpg or .pdf")
     features = (features0, features1)
     sizes = [(int(width), int(height)) for width, height in (f.image_size[0].tolist() for f in features)]
     has_choice = len(matches) > 0 and len(matches.invariances) > 1
@@ -74,6 +74,12 @@ def draw_matches(
         _show_tile_maps(page, layout, features, matches)
     with whole_file(path) as partial:
         figure.savefig(partial)
+
+
+def check_suffix(path: Path) -> None:
+    """Raises InputError for a suffix that no picture has."""
+    if path.suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
+        raise InputError(f"{path}: no picture has the suffix {path.suffix!r}; use .png, .jpg or .pdf")
 
 
 def _page(figure: Figure, layout: Layout) -> Axes:

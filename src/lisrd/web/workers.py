@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Literal, cast
 
 from lisrd.errors import InputError, MissingExtraError
+from lisrd.memory import is_out_of_memory
 from lisrd.web.limits import MEGABYTE, Limits
 from lisrd.web.request import MatchRequest, Menu
 
@@ -55,7 +56,7 @@ class Workers:
         self._all = [_Worker(staff) for _ in range(count)]
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
         try:
-            self.menu = self._all[0].menu()
+            self.menu = _menu_of(self._all[0])
         except BaseException:
             self.close()
             raise
@@ -155,6 +156,20 @@ class _Worker:
         return cast(Reply, self._pipe.recv())
 
 
+def _menu_of(first: _Worker) -> Menu:
+    try:
+        return first.menu()
+    except TimeoutError:
+        raise InputError(
+            f"the models took longer than {_START_SECONDS:g} seconds to load; offer fewer, or use fewer --workers"
+        ) from None
+    except (EOFError, OSError):
+        raise InputError(
+            "a worker ended while it loaded the models; what it wrote above says why, and if nothing, memory was "
+            "short: use fewer --workers"
+        ) from None
+
+
 def work(pipe: Connection, staff: Staff) -> None:
     """The life of a worker: load, say what there is, answer until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us
@@ -195,13 +210,9 @@ class _Matcher:
 
     def menu(self) -> Menu:
         """What was built. Describing once shows the invariances, and no visitor waits for first calls."""
-        import torch
+        from lisrd.describe.describer import described_invariances
 
-        from lisrd.types import Keypoints
-
-        image = torch.rand((1, 3, 96, 96), generator=torch.Generator().manual_seed(0))
-        keypoints = Keypoints.from_xy(torch.tensor([[30.0, 30.0], [60.0, 50.0]]))
-        found = {name: one.describe(image, keypoints).invariances for name, one in self._describers.items()}
+        found = {name: described_invariances(one) for name, one in self._describers.items()}
         return Menu(tuple(self._detectors), found)
 
     def reply(self, request: MatchRequest) -> Reply:
@@ -218,18 +229,10 @@ class _Matcher:
         except InputError as error:
             return "refused", str(error)
         except Exception as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise MemoryError from None
             traceback.print_exc()
             return "failed", None
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """torch and OpenCV have words for it, not a type."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or any(
-        words in said for words in ("can't allocate memory", "insufficient memory", "out of memory")
-    )
 
 
 def _limit_memory(staff: Staff) -> None:

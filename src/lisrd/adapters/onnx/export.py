@@ -34,7 +34,7 @@ TOLERANCE = 1e-4
 #: (height, width) and number of keypoints of what is exported, and of what checks it: with padding and without.
 _EXPORTED, _CHECKED = ((75, 101), 9), ((96, 64), 40)
 
-_NO_NETWORKS = ("root-sift", "upright-root-sift", "lisrd-sift", *DESCRIBERS_WITH_PATH)
+_NO_NETWORKS = ("root-sift", "upright-root-sift", *DESCRIBERS_WITH_PATH)
 
 
 @dataclass(frozen=True, slots=True)
