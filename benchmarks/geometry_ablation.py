@@ -96,8 +96,8 @@ def ablation_table(rows: Sequence[Row]) -> str:
 def _cell(row: Row) -> str:
     low, high = row["interval"]["accuracy_3"]
     shares = " / ".join(f"{100 * row[f'accuracy_{t}']:.0f}" for t in (1, 3, 5))
-    of_all = row["error_of_all"]
-    errors = f"{row['median_error']:.2f} / {'-' if of_all is None else format(of_all, '.2f')}"
+    known = (row["median_error"], row["error_of_all"])  # None without a correct match
+    errors = " / ".join("-" if error is None else f"{error:.2f}" for error in known)
     return f"{shares} ({100 * low:.0f}-{100 * high:.0f}); {errors}"
 
 

@@ -82,6 +82,11 @@ def test_files_and_chosen_describers(tmp_path: Path) -> None:
     assert found["settings"] == {"max_keypoints": [1000, 500]}
 
 
+def test_every_setting_that_differs_is_named_but_the_describers() -> None:
+    found = compare(run(root="data", longest_side=640), run(names=("net",), root="other", limit=None))
+    assert found["settings"] == {"root": ["data", "other"], "longest_side": [640, None]}
+
+
 def test_single_describers_of_different_names_are_compared() -> None:
     found = compare(run(names=("sift",)), run(gain=0.1, names=("net",)))
     assert {r["describer"] for r in found["rows"]} == {"sift -> net"}

@@ -12,7 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lisrd.coordinates import warp_points
+from lisrd.coordinates import scale_transform, warp_points
+from lisrd.evaluate.cache import DetectedImage
+from lisrd.evaluate.common_pair import CommonPair
+from lisrd.evaluate.geometry import score_matches
+from lisrd.evaluate.geometry_rows import mean_of_known
 from lisrd.evaluate.keypoints import common_keypoints
 from lisrd.evaluate.metrics.bootstrap import bootstrap_interval, paired_difference
 from lisrd.evaluate.metrics.change import light_change, similarity_at_centre
@@ -29,6 +33,7 @@ from lisrd.evaluate.metrics.matching import (
     true_partners,
 )
 from lisrd.evaluate.metrics.pose import RelativePose, epipolar_correct, estimate_pose, pose_error
+from lisrd.types import Keypoints
 
 IDENTITY = torch.eye(3, dtype=torch.float64)
 #: Image 1 shows everything twice as large.
@@ -188,6 +193,28 @@ def test_pose_of_exact_matches(two_views: tuple[torch.Tensor, torch.Tensor, Rela
     assert estimate_pose(xy0[:4], xy1[:4], truth) is None
 
 
+def test_poses_are_judged_in_pixels_of_the_images_that_were_matched(
+    two_views: tuple[torch.Tensor, torch.Tensor, RelativePose],
+) -> None:
+    """Originals of any size that were shrunk to the same images, one by more than the other, score the same."""
+    xy0, xy1, truth = two_views
+    noise = torch.randn((2, *xy0.shape), generator=torch.Generator().manual_seed(0))
+    points = [
+        Keypoints.from_xy((xy + shift).float().unsqueeze(0))
+        for xy, shift in zip((xy0, xy1), noise, strict=True)
+    ]
+    index = torch.arange(len(xy0))
+    scores = []
+    for sizes in ((1.0, 1.0), (4.0, 2.0)):
+        shrunk = [scale_transform(1 / size, 1 / size) for size in sizes]
+        images = [DetectedImage(p, (640, 480), H, 0.0, "") for p, H in zip(points, shrunk, strict=True)]
+        K0, K1 = (torch.linalg.inv(H) @ K for H, K in zip(shrunk, (truth.K0, truth.K1), strict=True))
+        common = CommonPair(*images, index, index, None, RelativePose(K0, K1, truth.T_0to1))
+        scores.append(score_matches(common, index.unsqueeze(1).expand(-1, 2)))
+    assert scores[0]["num_inliers"] == scores[1]["num_inliers"] < 45
+    assert scores[0]["pose_error"] == pytest.approx(scores[1]["pose_error"], abs=1e-3)
+
+
 def test_pose_error_is_the_larger_angle() -> None:
     T = torch.eye(4, dtype=torch.float64)
     T[:3, 3] = torch.tensor([1.0, 0, 0])
@@ -216,6 +243,11 @@ def test_bootstrap_interval_holds_the_mean_and_repeats() -> None:
     assert bootstrap_interval([2.0]) == (2, 2)
     with pytest.raises(ValueError, match="no pairs"):
         bootstrap_interval([])
+
+
+def test_resamples_without_a_value_do_not_count() -> None:
+    low, high = bootstrap_interval([2.0, 4.0, math.nan, math.nan], mean_of_known)
+    assert 2 <= low < high <= 4
 
 
 def test_paired_difference_sees_what_two_intervals_hide() -> None:

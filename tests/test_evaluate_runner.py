@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,9 @@ def test_features_of_a_changed_image_are_refused(pairs: Path, tmp_path: Path, ph
     Image.fromarray(photograph[::4, ::4]).save(pairs / "same0.png")
     with pytest.raises(StaleCacheError, match="same0"):
         run(pairs, ["root-sift"], out=tmp_path / "out", report=False)
+    shutil.rmtree(tmp_path / "out/features")  # as the error says
+    again = run(pairs, ["root-sift"], out=tmp_path / "out", report=False)
+    assert without_times(again) == without_times(run(pairs, ["root-sift"]))
 
 
 def test_a_torn_feature_file_is_named(pairs: Path, tmp_path: Path) -> None:

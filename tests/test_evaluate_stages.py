@@ -48,10 +48,13 @@ def test_rows_by_hand() -> None:
     assert day["median_error"] == pytest.approx(0.6)
     assert day["error_of_all"] == pytest.approx(0.45)  # ten matches of 0.4 to 0.45 px, ten of 0.8 to 0.85
     assert rows[3]["error_of_all"] is None
+    assert rows[3]["median_error"] is None
+    assert not {"error_of_all", "median_error"} & set(rows[3]["interval"])
     assert everything["accuracy_5"] == pytest.approx(2 / 3)  # no homography is a wrong one
     assert everything["median_error"] == pytest.approx(0.6)  # and says nothing about the error of matches
     assert everything["seconds"] == pytest.approx({"estimate": 0.1, "refine": 0, "guided": 0.4})
     assert rows[0]["seconds"] == {}
+    assert everything["interval"]["median_error"] == pytest.approx([0.4, 0.8])
     low, high = everything["interval"]["accuracy_5"]
     assert 0 <= low < 2 / 3 < high <= 1
 
@@ -59,7 +62,8 @@ def test_rows_by_hand() -> None:
 def test_statistics_take_resamples_at_once() -> None:
     errors = np.array([[0.5, np.inf], [1.0, 1.0]])
     np.testing.assert_allclose(share_within(errors, 1.0), [0.5, 1.0])
-    np.testing.assert_allclose(mean_of_known(np.array([[1.0, np.nan], [2.0, 4.0]])), [1.0, 3.0])
+    values = np.array([[1.0, np.nan], [2.0, 4.0], [np.nan, np.nan]])
+    np.testing.assert_allclose(mean_of_known(values), [1.0, 3.0, np.nan])
 
 
 def test_median_of_all_matches_by_hand() -> None:
@@ -137,6 +141,9 @@ def test_report_has_a_table_of_estimates(document: dict[str, Any]) -> None:
     text = markdown_report(document)
     assert "| describer | estimate | within 1 px |" in text
     assert "| root-sift | + refine | " in text
+    (blank,) = [part for part in text.split("## ") if part.startswith("blank")]
+    (line,) = [line for line in blank.splitlines() if line.startswith("| root-sift | full |")]
+    assert line.count(" – ") == 2  # no correct match has an error
     assert "<h3>Geometry</h3>" in html_report(document)
     without = {**document, "geometry": []}
     assert "estimate |" not in markdown_report(without)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -19,10 +22,12 @@ import torch
 from lisrd.cli.real_pairs import RealPairs
 from lisrd.describe.network import PyramidConfig, PyramidNetwork
 from lisrd.errors import InputError
+from lisrd.train.bank_config import load_bank_config
 from lisrd.train.checkpoint import load_checkpoint, newest_checkpoint
-from lisrd.train.config import TrainingConfig, load_config, network_config
+from lisrd.train.config import TrainingConfig, load_config, network_config, read_table
 from lisrd.train.data.dataset import DataConfig
 from lisrd.train.objective import fitting_turn
+from lisrd.train.run import build_trainer
 from lisrd.train.schedule import learning_rate
 from lisrd.train.trainer import Trainer
 from small_training import SMALL, write_photographs
@@ -60,14 +65,15 @@ def losses(out: Path) -> list[float]:
 
 
 def test_resumed_run_equals_the_uninterrupted_one(config: Path, photographs: Path, tmp_path: Path) -> None:
-    trainer(config, photographs, tmp_path / "whole", 6).fit()
+    whole = trainer(config, photographs, tmp_path / "whole", 6).fit().state_dict()
     first = trainer(config, photographs, tmp_path / "halves", 6)
     for _, batch in zip(range(3), first._batches(), strict=False):
         first._record(first._step(batch))
     first.save()
     second = trainer(config, photographs, tmp_path / "halves", 6)
     assert second.resume()
-    second.fit()
+    halves = second.fit().state_dict()
+    torch.testing.assert_close(halves, whole, atol=1e-6, rtol=0)  # of the moving average
     assert losses(tmp_path / "halves") == pytest.approx(losses(tmp_path / "whole"), abs=1e-6)
     assert len(losses(tmp_path / "halves")) == 6
 
@@ -78,6 +84,13 @@ def test_a_run_whose_budget_is_spent_takes_no_step(config: Path, photographs: Pa
     assert again.resume()
     again.fit()
     assert len(losses(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(("steps", "minutes"), [(0, None), (0, 5.0), (9, 0.0)])
+def test_a_budget_of_nothing_is_spent(
+    config: Path, photographs: Path, tmp_path: Path, steps: int, minutes: float | None
+) -> None:
+    assert build_trainer(config, photographs, tmp_path, steps=steps, minutes=minutes)._spent() == 1
 
 
 def test_a_look_at_the_first_triplets_leaves_no_file(config: Path, photographs: Path, tmp_path: Path) -> None:
@@ -169,17 +182,74 @@ def test_two_processes_give_the_losses_of_one_with_the_doubled_batch(
 
 def test_another_configuration_is_refused(config: Path, photographs: Path, tmp_path: Path) -> None:
     trainer(config, photographs, tmp_path, 1).fit()
-    with pytest.raises(InputError, match="another seed"):
+    with pytest.raises(InputError, match=r"another seed \(0 there, 1 here\)"):
         trainer(config, photographs, tmp_path, 2, seed=1).resume()
+    faster = tmp_path / "faster.toml"
+    faster.write_text(f"{CONFIG}[optimiser]\nlearning_rate = 0.5\n")
+    with pytest.raises(
+        InputError, match=r"another config \(optimiser: learning_rate: 0\.0015 there, 0\.5 here\)"
+    ):
+        trainer(faster, photographs, tmp_path, 2).resume()
 
 
-def test_another_version_is_refused(
-    config: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "value", "difference"),
+    [
+        ("lisrd.__version__", "0.0.0", "another version"),
+        ("lisrd.train.identity.process_count", lambda: 2, r"another process_count \(1 there, 2 here\)"),
+        (
+            "lisrd.train.identity.precision_here",
+            lambda _: "bfloat16",
+            r"another precision \(float32 there, bfl",
+        ),
+    ],
+    ids=["version", "processes", "precision"],
+)
+def test_another_run_is_refused(
+    config: Path,
+    photographs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: object,
+    difference: str,
 ) -> None:
-    trainer(config, photographs, tmp_path, 1).fit()
-    monkeypatch.setattr("lisrd.__version__", "0.0.0")
-    with pytest.raises(InputError, match="another version"):
+    trainer(config, photographs, tmp_path, 2).save()
+    monkeypatch.setattr(name, value)
+    with pytest.raises(InputError, match=difference):
         trainer(config, photographs, tmp_path, 2).resume()
+
+
+class _InfiniteGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: torch.Tensor) -> torch.Tensor:
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * math.inf
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "what"),
+    [(lambda loss: loss * math.nan, "loss is nan"), (_InfiniteGradient.apply, "gradient's norm is")],
+)
+def test_what_is_not_finite_ends_the_run_before_it_is_learnt(
+    config: Path, photographs: Path, tmp_path: Path, spoilt: Callable[[Any], Any], what: str
+) -> None:
+    run = trainer(config, photographs, tmp_path, 2)
+    before = {name: p.clone() for name, p in run.network.named_parameters()}
+    loss_of = run.learner.objective.forward
+    run.learner.objective.forward = lambda *batch: (
+        (parts := loss_of(*batch)) | {"loss": spoilt(parts["loss"])}
+    )
+    with pytest.raises(InputError, match=f"the {what} .*at step 0: .* start again in another --out"):
+        run.fit()
+    again = trainer(config, photographs, tmp_path, 0)
+    assert again.resume()
+    exported = again.fit()
+    assert all(torch.equal(p, before[name]) for name, p in exported.named_parameters())
+    assert all(value.isfinite().all() for value in exported.state_dict().values())
 
 
 def test_half_written_checkpoint_is_refused(config: Path, photographs: Path, tmp_path: Path) -> None:
@@ -209,6 +279,16 @@ def test_validation_scores_every_kind(config: Path, photographs: Path, tmp_path:
         ("[network]\nturns = 3", "it must be 1, 4 or 8"),
         ("[optimiser]\nlearning_rate = 'fast'", "must be a float"),
         ("network = 3", "must be a table"),
+        ("[run]\nminutes = '30'", "'minutes' is '30'; it must be a float"),
+        ("[run]\nminutes = true", "'minutes' is True; it must be a float"),
+        ("[run]\nsteps = [1]", r"'steps' is \[1\]; it must be a int"),
+        ("[data]\nnum_keypoints = [512]", "must be a int"),
+        ("[network]\nwidths = 3", "must be a list"),
+        ("[loss]\nteacher_kinds = 'rot_var_illum_invar'", "must be a list"),
+        ("[[data.sources]]\nvalidation = 'a.jpg'", "must be a list"),
+        ("[run]\nsteps = -1", r"\[run\]: run.steps is -1; it must be 0 or more"),
+        ("[run]\nminutes = nan", "it must be 0 or more"),
+        ("[run]\nbatch_size = 0", "it must be 1 or more"),
         ("not toml", "not a readable TOML"),
     ],
 )
@@ -219,10 +299,11 @@ def test_configuration_errors_teach(text: str, message: str, tmp_path: Path) -> 
         load_config(path)
 
 
-@pytest.mark.parametrize("name", ["pyramid", "paper"])
-def test_shipped_configurations_load(name: str) -> None:
-    config = load_config(Path(__file__).parents[1] / "configs" / f"{name}.toml")
-    assert config.kind == name
+@pytest.mark.parametrize("path", (Path(__file__).parents[1] / "configs").glob("*.toml"), ids=lambda p: p.stem)
+def test_shipped_configurations_load(path: Path) -> None:
+    kind = read_table(path).get("kind", "pyramid")
+    load = load_bank_config if kind == "bank" else load_config
+    assert load(path).kind == kind
 
 
 def test_tables_become_dataclasses() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +21,13 @@ from lisrd.train.config import OptimiserConfig, RunConfig, TrainingConfig, load_
 from lisrd.train.data.dataset import DataConfig
 from lisrd.train.data.sources import SourceConfig
 from lisrd.train.objective import LossConfig, TripletObjective, Views
+from lisrd.train.run import build_trainer
 from lisrd.train.schedule import learning_rate
 from lisrd.train.start import start_from
 from lisrd.train.teacher import Beside, Teacher, principal_components
 from lisrd.train.trainer import Trainer
 from lisrd.types import Keypoints
+from small_training import SMALL as TABLES
 from small_training import write_photographs
 
 SMALL = PyramidConfig(widths=(2, 2, 2, 2, 2), trunk_width=4, head_width=8, descriptor_dim=8)
@@ -191,6 +194,18 @@ def test_resumed_run_remembers_where_it_started(photographs: Path, weights: Path
     assert again.provenance()["started_from"][0]["minutes"] == 1.5
 
 
+def test_resuming_what_has_not_begun_starts_from_init(
+    photographs: Path, weights: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.toml").write_text(f"{TABLES}[run]\nbatch_size = 2\nprecision = 'float32'\n")
+    places = (tmp_path / "config.toml", photographs, tmp_path / "run")
+    run = build_trainer(*places, steps=1, workers=0, resume=True, init=[weights])
+    assert run.provenance()["started_from"][0]["steps"] == 5
+    run.save()
+    again = build_trainer(*places, steps=1, workers=0, resume=True, init=["no such weights"])
+    assert again.provenance()["started_from"][0]["steps"] == 5
+
+
 def test_cooldown_by_hand() -> None:
     config = OptimiserConfig(learning_rate=1.0, schedule="cooldown", cooldown_share=0.25, final_fraction=0.0)
     shares = {0.0: 1.0, 0.5: 1.0, 0.75: 1.0, 0.875: 0.5, 1.0: 0.0, 1.5: 0.0}
@@ -230,6 +245,23 @@ def test_a_teacher_with_several_descriptors_gives_each_kind_its_own() -> None:
     features = build_describer("pyramid").describe(anchor, Keypoints.from_xy(xy))
     expected = [features.invariances.index(kind) for kind in teacher.kinds]
     torch.testing.assert_close(teacher.describe(sample), features.descriptors[:, :, expected])
+
+
+@pytest.mark.parametrize("name", ["root-sift", "upright-root-sift"])
+def test_a_teacher_is_not_told_scales_and_orientations_that_no_detector_gave(name: str) -> None:
+    """Of three samples the second has both, the last has scales: each is described as it is alone."""
+    g = torch.Generator().manual_seed(0)
+    xy, mask = 16 + 40 * torch.rand((3, 20, 2), generator=g), torch.ones(3, 20, dtype=torch.bool)
+    scales, oris = torch.full((3, 20), 5.0), torch.full((3, 20), 0.3)
+    scales[0], oris[0], oris[2] = math.nan, math.nan, math.nan
+    image = torch.randint(0, 256, (3, 3, 64, 96), dtype=torch.uint8, generator=g)
+    sample = {"image0": image, "keypoints0": xy, "keypoint_mask": mask, "scales": scales, "oris": oris}
+    taught = Teacher(name, ("rot_invar_illum_var",), 128, (64, 96)).describe(sample)
+    for i, (scale, ori) in enumerate([(None, None), (scales[1:2], oris[1:2]), (scales[2:], None)]):
+        keypoints = Keypoints(xy[i : i + 1], mask[i : i + 1].float(), mask[i : i + 1], scale, ori)
+        features = build_describer(name).describe(image[i : i + 1].float() / 255, keypoints)
+        torch.testing.assert_close(taught[i], features.descriptors[0])
+        assert taught[i].any(-1).all()
 
 
 def test_principal_components_by_hand() -> None:

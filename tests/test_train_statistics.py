@@ -20,9 +20,10 @@ from small_training import write_photographs
 SMALL = PyramidConfig(widths=(2, 2, 2, 2, 2), trunk_width=4, head_width=8, descriptor_dim=8)
 
 
-def test_means_over_the_batches_by_hand() -> None:
+@pytest.mark.parametrize("before", [7.0, float("nan")])
+def test_means_over_the_batches_by_hand(before: float) -> None:
     network = nn.BatchNorm2d(1, momentum=0.3)
-    network.running_mean += 7.0  # of other weights: forgotten
+    network.running_mean += before  # of other weights: forgotten
     batches = [
         torch.full((1, 1, 2, 2), value) + torch.tensor([[0.0, 1.0], [0.0, 1.0]]) for value in (1.0, 4.0)
     ]

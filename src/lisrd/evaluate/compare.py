@@ -13,8 +13,6 @@ from lisrd.evaluate.summary import EVERYTHING
 
 #: Per-pair scores that can be compared as means, higher is better.
 METRICS = ("precision", "recall", "homography_accuracy", "homography_accuracy_magsac", "num_correct")
-#: Settings that must be the same for a comparison to mean anything.
-SAME = ("layout", "detector", "max_keypoints")
 
 Document = dict[str, Any]
 
@@ -134,5 +132,7 @@ def _changes(scores_a: Sequence[dict[str, Any]], scores_b: Sequence[dict[str, An
 
 
 def _different_settings(first: Document, second: Document) -> dict[str, list[Any]]:
-    pairs = {name: [first["settings"].get(name), second["settings"].get(name)] for name in SAME}
-    return {name: values for name, values in pairs.items() if values[0] != values[1]}
+    """All but the describers should be the same for a comparison to mean anything."""
+    a, b = first["settings"], second["settings"]
+    names = [name for name in {**a, **b} if name != "describers"]
+    return {name: [a.get(name), b.get(name)] for name in names if a.get(name) != b.get(name)}

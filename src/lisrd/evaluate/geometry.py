@@ -29,7 +29,7 @@ def count_inliers(common: CommonPair, matches: Int[Tensor, "S 2"]) -> int:
     points0, points1 = common.keypoints0[matches[:, 0]], common.keypoints1[matches[:, 1]]
     if common.pose is None:
         return int(homography.estimate_homography(points0, points1, "magsac")[1].sum())
-    found = pose.estimate_pose(*_original(common, points0, points1), common.pose)
+    found = pose.estimate_pose(*_original(common, points0, points1), common.pose, _scales(common))
     return 0 if found is None else int(found[2].sum())
 
 
@@ -73,7 +73,7 @@ def _by_pose(common: CommonPair, matches: Int[Tensor, "S 2"]) -> Scores:
     matched = common.keypoints0[matches[:, 0]], common.keypoints1[matches[:, 1]]
     points0, points1 = _original(common, *matched)
     correct = pose.epipolar_correct(points0, points1, common.pose)
-    found = pose.estimate_pose(points0, points1, common.pose)
+    found = pose.estimate_pose(points0, points1, common.pose, _scales(common))
     error = math.inf if found is None else pose.pose_error(found[0], found[1], common.pose.T_0to1)
     undefined = ("recall", "mma", "median_error", "homography_accuracy", "homography_accuracy_magsac")
     return {
@@ -90,6 +90,12 @@ def _original(
 ) -> tuple[Float[Tensor, "S 2"], Float[Tensor, "S 2"]]:
     back0, back1 = (torch.linalg.inv(image.transform) for image in (common.image0, common.image1))
     return warp_points(points0.double(), back0), warp_points(points1.double(), back1)
+
+
+def _scales(common: CommonPair) -> tuple[float, float]:
+    """Prepared pixels per original one; between the images of a pair with a pose lie turns and uniform resizing."""
+    scale0, scale1 = (float(i.transform[:2, :2].det().abs().sqrt()) for i in (common.image0, common.image1))
+    return scale0, scale1
 
 
 def finite(value: float) -> float | None:

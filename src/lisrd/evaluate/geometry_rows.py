@@ -23,9 +23,11 @@ def share_within(errors: Float[np.ndarray, "*batch N"], threshold: float) -> Flo
 
 
 def mean_of_known(values: Float[np.ndarray, "*batch N"]) -> Float[np.ndarray, "*batch"]:
-    """Mean without what is not a number."""
+    """Mean without what is not a number; NaN where nothing is one."""
     known = np.isfinite(values)
-    return np.asarray(np.where(known, values, 0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1))
+    count = known.sum(axis=-1)
+    total = np.where(known, values, 0).sum(axis=-1)
+    return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
 
 
 def median_of_all(counts: Float[np.ndarray, "*batch N bins"]) -> Float[np.ndarray, "*batch"]:
@@ -37,11 +39,6 @@ def median_of_all(counts: Float[np.ndarray, "*batch N bins"]) -> Float[np.ndarra
     inside = np.take_along_axis(below, np.minimum(place, below.shape[-1] - 1), axis=-1) - start
     share = np.divide(half - start, inside, out=np.full_like(half, np.nan), where=inside > 0)
     return np.asarray(ERROR_BIN_PX * (place + share)[..., 0])
-
-
-def _known_median(counts: Float[np.ndarray, "R N bins"]) -> Float[np.ndarray, " K"]:
-    """Of those resamples that hold a correct match."""
-    return median_of_all(counts[counts.any(axis=(-2, -1))])
 
 
 METRICS = (
@@ -65,7 +62,7 @@ def geometry_rows(results: Sequence[PairResult], describers: Sequence[str], seed
 
     `accuracy_T` and `auc_T` are of the corner errors up to T pixels; `median_error` (pixels, the mean of the pairs'
     medians), `error_of_all` (the median of all pairs' matches together) and `num_correct` of the matches within 3 px of
-    the truth, as the estimate left them; `seconds` per step.
+    the truth, as the estimate left them, both errors None without any; `seconds` per step.
     """
     scored = [result for result in results if result.scores]
     parts = sorted({result.part for result in scored} - {EVERYTHING})
@@ -82,15 +79,13 @@ def _row(describer: str, estimate: str, part: str, results: Sequence[PairResult]
     scores = [result.scores[describer]["geometry"][estimate] for result in results]
     row: Row = {"describer": describer, "estimate": estimate, "part": part, "pairs": len(results)}
     interval: dict[str, Any] = {}
-    for metric in METRICS:
-        values = metric_values(metric, scores)
-        row[metric.name] = float((metric.statistic or np.mean)(values))
-        interval[metric.name] = list(bootstrap_interval(values, metric.statistic, seed=seed))
     counts = np.array([score["error_counts"] for score in scores], dtype=np.float64)
-    row["error_of_all"] = None  # without a correct match
-    if counts.any():
-        row["error_of_all"] = float(median_of_all(counts))
-        interval["error_of_all"] = list(bootstrap_interval(counts, _known_median, seed=seed))
+    of_pairs = [(metric.name, metric_values(metric, scores), metric.statistic) for metric in METRICS]
+    for name, values, statistic in (*of_pairs, ("error_of_all", counts, median_of_all)):
+        number = float((statistic or np.mean)(values))
+        row[name] = None if math.isnan(number) else number  # an error without a correct match
+        if row[name] is not None:
+            interval[name] = list(bootstrap_interval(values, statistic, seed=seed))
     timed = [score["seconds"] for score in scores if "seconds" in score]
     seconds = {step: float(np.mean([one.get(step, 0.0) for one in timed])) for step in STEPS if timed}
     return {**row, "seconds": seconds, "interval": interval}

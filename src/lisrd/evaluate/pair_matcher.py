@@ -126,3 +126,9 @@ def read_features(cache: FeatureCache, base: str, key: str, turn: int = 0) -> De
     described = cache.features(base, key, keypoints, turn)
     assert described is not None, f"{base} was not predicted on {key}"
     return described
+
+
+def forget_files() -> None:
+    """Forget what was read: the next evaluation may find other files under the same names."""
+    read_keypoints.cache_clear()
+    read_features.cache_clear()

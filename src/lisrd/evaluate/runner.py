@@ -20,6 +20,7 @@ from lisrd.evaluate.extremes import extreme_pictures
 from lisrd.evaluate.geometry_rows import geometry_rows
 from lisrd.evaluate.identity import describer_digest, detector_digest
 from lisrd.evaluate.methods import Method, base_of, check_invariances, expand_parts, parse_method
+from lisrd.evaluate.pair_matcher import forget_files
 from lisrd.evaluate.pictures import Picture
 from lisrd.evaluate.predict import Failures, Predictor, image_jobs
 from lisrd.evaluate.score import PairResult, Scorer
@@ -60,6 +61,7 @@ def evaluate(
     what it gained, per bank), `settings`, `seconds` and `files`.
     Raises `InputError` for unknown names, an absent data set, or features in `out` that something else made.
     """
+    forget_files()
     names, digests = _checked_names(describers, detector, max_keypoints)
     stages = _stages(geometry)
     pairs = _spread(load_pairs(root, layout, **options), limit)

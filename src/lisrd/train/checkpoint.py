@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lisrd.errors import InputError
 from lisrd.tensor_files import read_tensors, save_atomically
 
-FORMAT = "lisrd-checkpoint-1"
+FORMAT = "lisrd-checkpoint-2"
 
 
 def save_checkpoint(

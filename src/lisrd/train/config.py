@@ -6,7 +6,8 @@ import difflib
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from lisrd.describe.network import PyramidConfig
 from lisrd.describe.paper import PaperConfig
@@ -67,6 +68,17 @@ class RunConfig:
     keep_checkpoints: int = 2
     validate_minutes: float = 15.0
     validation_triplets: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "minutes", "checkpoint_minutes", "validate_minutes"):
+            self._require(name, 0)
+        for name in ("batch_size", "keep_checkpoints", "validation_triplets"):
+            self._require(name, 1)
+
+    def _require(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if value is not None and not value >= least:
+            raise InputError(f"run.{name} is {value}; it must be {least} or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +151,12 @@ def _converted(value: Any, hint: Any, key: str, where: str) -> Any:
         if not isinstance(value, dict):
             raise InputError(f"{where}: '{key}' must be a table, [{key}]")
         return from_table(hint, value, f"{where} [{key}]")  # type: ignore[arg-type]
-    if isinstance(value, list):
-        element = (get_args(hint) or (Any,))[0]
-        return tuple(_converted(v, element, key, where) for v in value)
+    if isinstance(hint, UnionType):  # with None, which TOML has no word for
+        (hint,) = (one for one in get_args(hint) if one is not NoneType)
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise InputError(f"{where}: '{key}' is {value!r}; it must be a list")
+        return tuple(_converted(v, get_args(hint)[0], key, where) for v in value)
     wanted = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}.get(hint)
     if wanted is not None and (not isinstance(value, wanted) or isinstance(value, bool) != (hint is bool)):
         raise InputError(f"{where}: '{key}' is {value!r}; it must be a {hint.__name__}")

@@ -8,7 +8,9 @@ from typing import Any
 
 import lisrd
 from lisrd.errors import InputError
+from lisrd.processes import process_count
 from lisrd.train.config import to_table
+from lisrd.train.launch import precision_here
 
 #: What of [run] changes the weights; budgets may be raised, and a run be saved more or less often.
 _SHAPING = ("batch_size", "precision")
@@ -18,7 +20,13 @@ def run_identity(config: Any, seed: int) -> dict[str, Any]:
     """What a checkpoint must share with the run that continues it."""
     table = json.loads(json.dumps(to_table(config)))
     run = {key: value for key, value in table.pop("run").items() if key in _SHAPING}
-    return {"version": lisrd.__version__, "seed": seed, "config": {**table, "run": run}}
+    return {
+        "version": lisrd.__version__,
+        "seed": seed,
+        "process_count": process_count(),  # each takes its share of a step's samples
+        "precision": precision_here(config.run.precision),
+        "config": {**table, "run": run},
+    }
 
 
 def refuse_other_run(path: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:
@@ -27,7 +35,7 @@ def refuse_other_run(path: Path, saved: dict[str, Any], identity: dict[str, Any]
         if saved.get(key) != value:
             raise InputError(
                 f"{path} was made with another {key} ({_difference(saved.get(key), value)}); "
-                "use the same one, or another --out directory"
+                "use the same one, or another --out directory, with --init to start from exported weights"
             )
 
 

@@ -14,7 +14,7 @@ _PRECISIONS = {"bfloat16": "bf16-mixed", "float32": "32-true"}
 
 
 def launch_fabric(precision: str) -> Any:
-    """A launched `Fabric`; `precision` is "auto", "float32" or "bfloat16".
+    """A launched `Fabric`; `precision` as in `precision_here`.
 
     Raises:
         InputError: unknown precision.
@@ -24,14 +24,24 @@ def launch_fabric(precision: str) -> Any:
         from lightning_fabric import Fabric
     except ImportError:
         raise MissingExtraError("train", "training") from None
-    if precision == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
-    if precision not in _PRECISIONS:
-        raise InputError(f"run.precision is {precision!r}; it must be 'auto', 'float32' or 'bfloat16'")
-    fabric = Fabric(precision=_PRECISIONS[precision], **_processes())  # type: ignore[arg-type]
+    chosen = _PRECISIONS[precision_here(precision)]
+    fabric = Fabric(precision=chosen, **_processes())  # type: ignore[arg-type]
     fabric.launch()
     return fabric
+
+
+def precision_here(precision: str) -> str:
+    """Which of "float32" and "bfloat16" is meant on this machine, by either name or by "auto".
+
+    Raises:
+        InputError: unknown precision.
+    """
+    if precision == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return "bfloat16" if has_fast_bfloat16(device) else "float32"
+    if precision not in _PRECISIONS:
+        raise InputError(f"run.precision is {precision!r}; it must be 'auto', 'float32' or 'bfloat16'")
+    return precision
 
 
 def _processes() -> dict[str, Any]:

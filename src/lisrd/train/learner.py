@@ -42,20 +42,19 @@ class Learner:
         `spent` is the share of the budget that is used.
 
         Raises:
-            InputError: the loss is not finite.
+            InputError: the loss or its gradient is not finite.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.config, number, spent)
         self.network.train(self.config.parts == "all")  # frozen descriptors keep their BatchNorm statistics
         parts = self.loss(**inputs)
         reached = dict(zip(parts, _of_all_processes(list(parts.values())), strict=True))
-        if not math.isfinite(reached["loss"]):
-            raise InputError(
-                f"the loss is {reached['loss']} at step {number}: lower the learning rate, and start or resume again; "
-                "the checkpoint holds the weights before this step"
-            )
+        _require_finite("loss", reached["loss"], number)
         self.fabric.backward(parts["loss"])
-        self.fabric.clip_gradients(self.loss, self.optimiser, max_norm=self.config.clip_norm)
+        norm = self.fabric.clip_gradients(
+            self.loss, self.optimiser, max_norm=self.config.clip_norm, error_if_nonfinite=False
+        )
+        _require_finite("gradient's norm", float(norm), number)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.average.update(self.network)
@@ -80,9 +79,18 @@ class Learner:
         """The inverse of `state`, which was taken after `updates` steps."""
         self.network.load_state_dict(state["network"])
         self.objective.load_state_dict(state["objective"])
-        restore_optimiser(self.optimiser, state["optimiser"])
+        restore_optimiser(self.optimiser, state.get("optimiser", {}))  # has nothing before the first step
         self.average.weights = {n: t.to(self.fabric.device) for n, t in state["average"].items()}
         self.average.updates = updates
+
+
+def _require_finite(what: str, value: float, number: int) -> None:
+    if not math.isfinite(value):
+        raise InputError(
+            f"the {what} is {value} at step {number}: lower the learning rate and start again in another --out, "
+            "or there with --init of the weights before this step, "
+            f"which --resume --steps {number} --export writes"
+        )
 
 
 def _of_all_processes(parts: list[Tensor]) -> list[float]:

@@ -29,24 +29,26 @@ def build_trainer(
 ) -> Trainer:
     """The trainer of a network or of a bank's selection, at the start or where `out` left off.
 
-    `init`: weights that a new run starts from, of several their mean; a resumed one has its own. `real_pairs`: see
-    `Trainer`.
+    `init`: weights that a new run starts from, of several their mean; one that `out` holds has its own. `real_pairs`:
+    see `Trainer`.
 
     Raises:
         InputError: bad configuration or data; `out` holds a run and `resume` is false, or the run there is another.
     """
-    if not resume and newest_checkpoint(out):
+    begun = newest_checkpoint(out) is not None
+    if begun and not resume:
         raise InputError(f"{out} holds checkpoints: continue with --resume, or choose another --out")
+    start = () if begun else init
     trainer: Trainer
     if read_table(config).get("kind") == "bank":
         if real_pairs:
             raise InputError("--val is for networks; measure a bank with `lisrd evaluate`")
         bank = with_budget(load_bank_config(config), steps, minutes)
-        trainer = BankTrainer(bank, data, out, seed, workers, on_step, () if resume else init)
+        trainer = BankTrainer(bank, data, out, seed, workers, on_step, start)
     else:
         network = with_budget(load_config(config), steps, minutes)
-        trainer = Trainer(network, data, out, seed, workers, on_step, () if resume else init)
+        trainer = Trainer(network, data, out, seed, workers, on_step, start)
         trainer.real_pairs = real_pairs
-    if resume:
+    if begun:
         trainer.resume()
     return trainer

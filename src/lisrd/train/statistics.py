@@ -34,10 +34,12 @@ def measure_statistics(
     """
     norms = _norms(network)
     momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()  # a training that failed leaves no numbers, which no momentum forgets
     network.train()
     for count, images in enumerate(batches, 1):
         for norm in norms:
-            norm.momentum = 1 / count  # the first batch forgets what was there, all count the same
+            norm.momentum = 1 / count  # all count the same
         with autocast():
             network(images)
     for norm, momentum in zip(norms, momenta, strict=True):

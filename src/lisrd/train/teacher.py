@@ -94,8 +94,18 @@ class Teacher:
         canvas = batch["image0"]
         top, left = ((canvas.shape[2 + axis] - self.size[axis]) // 2 for axis in (0, 1))
         anchor = canvas[:, :, top : top + self.size[0], left : left + self.size[1]].float() / 255
-        xy, mask = batch["keypoints0"], batch["keypoint_mask"]
-        keypoints = Keypoints(xy, mask.float(), mask, batch["scales"], batch["oris"])
+        known = ~torch.stack([batch["scales"], batch["oris"]], 1).isnan().any(2)
+        told, group = torch.unique(known, dim=0, return_inverse=True)
+        described = []
+        for index, (has_scales, has_oris) in enumerate(told.tolist()):  # what its detector gave each sample
+            chosen = group == index
+            xy, mask = batch["keypoints0"][chosen], batch["keypoint_mask"][chosen]
+            scales = batch["scales"][chosen] if has_scales else None
+            oris = batch["oris"][chosen] if has_oris else None
+            described.append(self._seen(anchor[chosen], Keypoints(xy, mask.float(), mask, scales, oris)))
+        return torch.cat(described)[group.argsort(stable=True).argsort()]
+
+    def _seen(self, anchor: Float[Tensor, "B 3 H W"], keypoints: Keypoints) -> Float[Tensor, "B N K values"]:
         first = of_kinds(
             describe_looks(self.describer, anchor, keypoints, self.looks), self.kinds, self.describer
         )

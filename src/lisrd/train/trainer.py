@@ -121,7 +121,7 @@ class Trainer:
         """Continue from the newest checkpoint; False where there is none.
 
         Raises:
-            InputError: the checkpoint belongs to another configuration, seed or version, or another run writes here.
+            InputError: the checkpoint belongs to another run (see `run_identity`), or another run writes here.
         """
         with self._claimed():
             return self._resumed()
@@ -164,7 +164,7 @@ class Trainer:
         """Train; returns the network with averaged weights. Interrupted, it saves where it stands first.
 
         Raises:
-            InputError: another process trains into this directory, or the loss is not finite.
+            InputError: another process trains into this directory, or the loss or its gradient is not finite.
         """
         with self._claimed():
             self._train()
@@ -246,9 +246,8 @@ class Trainer:
     def _spent(self) -> float:
         """Share of the budget that is used, by steps or by time."""
         run = self.config.run
-        by_time = self.progress.seconds / (60 * run.minutes) if run.minutes else 0.0
-        by_steps = self.progress.step / run.steps if run.steps else 1.0
-        return max(by_steps, by_time)
+        by_time = 0.0 if run.minutes is None else _share(self.progress.seconds, 60 * run.minutes)
+        return max(_share(self.progress.step, run.steps), by_time)
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Scores of the averaged network, appended to `validation.jsonl`."""
@@ -305,6 +304,10 @@ class Trainer:
         self.journal.step(row)
         if self.on_step:
             self.on_step({**row, "spent": self._spent()})
+
+
+def _share(used: float, budget: float) -> float:
+    return used / budget if budget else 1.0
 
 
 class _LossOf(nn.Module):

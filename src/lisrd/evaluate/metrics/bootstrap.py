@@ -19,7 +19,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """95 % interval of a statistic of per-pair values (their mean, where none is given).
 
-    One value gives an interval of no width: nothing can be said about others from it.
+    One value gives an interval of no width: nothing can be said about others from it. Resamples of which the statistic
+    is not a number do not count.
     """
     values = np.asarray(values, dtype=np.float64)
     if not len(values):
@@ -28,7 +29,7 @@ def bootstrap_interval(
     drawn = values[chosen]
     estimates = drawn.mean(axis=1) if statistic is None else statistic(drawn)
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(estimates, [tail, 1 - tail])
+    low, high = np.quantile(estimates[~np.isnan(estimates)], [tail, 1 - tail])
     return float(low), float(high)
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-#: Inlier threshold of the essential matrix's RANSAC, pixels; divided by the focal length.
+#: Inlier threshold of the essential matrix's RANSAC, pixels of the images that were matched.
 RANSAC_PX = 1.0
 #: A match is correct where its symmetric squared epipolar distance, in normalised coordinates, is below this.
 EPIPOLAR_THRESHOLD = 5e-4
@@ -26,13 +26,20 @@ class RelativePose:
 
 
 def estimate_pose(
-    points0: Float[Tensor, "S 2"], points1: Float[Tensor, "S 2"], truth: RelativePose
+    points0: Float[Tensor, "S 2"],
+    points1: Float[Tensor, "S 2"],
+    truth: RelativePose,
+    scales: tuple[float, float] = (1.0, 1.0),
 ) -> tuple[np.ndarray, np.ndarray, Bool[Tensor, " S"]] | None:
-    """Rotation (3, 3), unit translation (3,) and inliers; None where no essential matrix is found."""
+    """Rotation (3, 3), unit translation (3,) and inliers; None where no essential matrix is found.
+
+    `scales` are the sizes at which the images were matched over their original ones, in whose pixels the points are.
+    """
     if len(points0) < 5:
         return None
     source, target = normalised(points0, truth.K0).numpy(), normalised(points1, truth.K1).numpy()
-    focal = float(torch.stack([truth.K0[0, 0], truth.K0[1, 1], truth.K1[0, 0], truth.K1[1, 1]]).mean())
+    focals = (scale * K.diagonal()[:2] for scale, K in zip(scales, (truth.K0, truth.K1), strict=True))
+    focal = float(torch.cat(list(focals)).mean())
     cv2.setRNGSeed(0)
     try:
         essential, mask = cv2.findEssentialMat(

@@ -70,7 +70,7 @@ class TripletDataset(Dataset[Sample]):
     A sample has, for a canvas of h x w and a crop of H x W pixels in its middle:
     `image0` uint8 (3, h, w); `other` the same under another light, equal to `image0` where there is none;
     `has_other` bool; `keypoints0` float32 (N, 2) in pixels of the crop, with `keypoint_mask` bool (N,),
-    `scales` and `oris` float32 (N,), padded with zeros.
+    `scales` and `oris` float32 (N,), NaN where the detector has none; all padded with zeros.
     """
 
     def __init__(self, mixture: Mixture, config: DataConfig = DataConfig(), seed: int = 0) -> None:

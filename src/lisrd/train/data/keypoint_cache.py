@@ -18,6 +18,7 @@ from lisrd.whole_file import whole_file, writing
 
 _LONG_SCENE = 8  # photographs; shorter scenes are taken within seconds, and nothing moves
 _WITNESSES = 16  # photographs of a scene that are asked whether a keypoint came back
+_FORMAT = 2  # changes when what a file holds does
 _NEAR = 2  # pixels between a keypoint and where it comes back
 
 # Per process, because OpenCV's detectors cannot travel to a worker.
@@ -25,7 +26,7 @@ _built_once = functools.cache(build_detector)
 
 
 class KeypointCache:
-    """Keypoints, the strongest first, as rows of x, y, scale, orientation (0 where the detector has none).
+    """Keypoints, the strongest first, as rows of x, y, scale, orientation (NaN where the detector has none).
 
     A long scene is photographed over days: clouds, shadows and people move while the camera stands still, and
     are no correspondences. Of such a scene only keypoints stay that come back in the share `lasting` of its
@@ -56,7 +57,8 @@ class KeypointCache:
         found = self.of(path, photo)
         if len(scene) < _LONG_SCENE or self.lasting <= 0:
             return found
-        lasting = self._lasting.get(scene[0], lambda: self._where_keypoints_last(scene, photo.shape[:2]))
+        size = photo.shape[:2]
+        lasting = self._lasting.get((scene[0], size), lambda: self._where_keypoints_last(scene, size))
         column, row = found[:, :2].round().astype(int).T
         return found[lasting[row, column]]
 
@@ -64,7 +66,7 @@ class KeypointCache:
         """From the file of this photograph, which is written where there is none that can be read."""
         if self.directory is None:
             return self._detect(photo)
-        content = f"{self.detector} {photo.shape}".encode() + photo.tobytes()
+        content = f"{_FORMAT} {self.detector} {photo.shape}".encode() + photo.tobytes()
         file = self.directory / f"{path.stem}-{hashlib.sha256(content).hexdigest()[:16]}.npy"
         try:
             kept: Float[np.ndarray, "n 4"] = np.load(file)
@@ -79,7 +81,7 @@ class KeypointCache:
     def _detect(self, photo: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "n 4"]:
         found = _built_once(self.detector)(as_image(photo))
         xy = found.xy[0].numpy()
-        missing = np.zeros(len(xy), np.float32)
+        missing = np.full(len(xy), np.nan, np.float32)
         scales = missing if found.scales is None else found.scales[0].numpy()
         oris = missing if found.oris is None else found.oris[0].numpy()
         return np.column_stack([xy, scales, oris])[found.mask[0].numpy()].astype(np.float32)

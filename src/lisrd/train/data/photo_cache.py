@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import cv2
@@ -29,15 +29,15 @@ class ArrayCache:
         self._clear()
 
     def _clear(self) -> None:
-        self._arrays: OrderedDict[Path, np.ndarray] = OrderedDict()
+        self._arrays: OrderedDict[Hashable, np.ndarray] = OrderedDict()
         self.size = 0
 
-    def get(self, path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array of `path`, made when it is not there."""
-        if path in self._arrays:
-            self._arrays.move_to_end(path)
-            return self._arrays[path]
-        array = self._arrays[path] = make()
+    def get(self, key: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array of `key`, made when it is not there."""
+        if key in self._arrays:
+            self._arrays.move_to_end(key)
+            return self._arrays[key]
+        array = self._arrays[key] = make()
         self.size += array.nbytes
         while self.size > self.capacity:
             self.size -= self._arrays.popitem(last=False)[1].nbytes

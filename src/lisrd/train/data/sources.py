@@ -8,7 +8,7 @@ name, so that adding photographs moves none of the others.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -66,14 +66,15 @@ def image_folder(
     """Every image below `root`, each a scene of its own; `train2014/` and `val2014/` are split as COCO is.
 
     Without that layout, `val_share` of the files are for validation, or those whose path below `root` is in
-    `validation`. Raises InputError when no image is left.
+    `validation`. Raises InputError when no image is left, or a name in `validation` is not an image.
     """
     root = _existing(root)
     scenes: dict[str, Scene]
     if (root / "train2014").is_dir() and (root / "val2014").is_dir():
+        _refuse_names(root, validation, "val2014/")
         parts = {"train": ["train2014"], "val": ["val2014"], "all": ["train2014", "val2014"]}[split]
         scenes = {str(path): (path,) for part in parts for path in _images_below(root / part)}
-        return _source(root, scenes, "all", val_share, validation)
+        return _source(root, scenes, "all", val_share, ())
     scenes = {path.relative_to(root).as_posix(): (path,) for path in _images_below(root)}
     return _source(root, scenes, split, val_share, validation)
 
@@ -93,26 +94,31 @@ def scene_folder(
     """
     root = _existing(root)
     folders = {folder.name: folder for folder in sorted(root.iterdir()) if folder.is_dir()}
-    missing = sorted(set(validation) - set(folders))
-    if missing:
-        raise InputError(f"{root}: no scene named {missing[0]!r} for validation; folders: {_some(folders)}")
     scenes = {name: tuple(sorted(filter(_is_image, f.glob(pattern)))) for name, f in folders.items()}
     return _source(
         root, {name: scene for name, scene in scenes.items() if scene}, split, val_share, validation
     )
 
 
-def multi_illumination(root: Path | str, split: Split = "all") -> Source:
-    """Multi-Illumination Images in the Wild: `train/<scene>/dir_*`, and `test/` for validation."""
+def multi_illumination(root: Path | str, split: Split = "all", *, validation: Sequence[str] = ()) -> Source:
+    """Multi-Illumination Images in the Wild: `train/<scene>/dir_*`, and `test/` for validation.
+
+    Raises InputError when no image is left, or `validation` names others.
+    """
+    _refuse_names(Path(root), validation, "test/")
     parts = {"train": ["train"], "val": ["test"], "all": ["train", "test"]}[split]
     sources = [scene_folder(Path(root) / part, pattern="dir_*") for part in parts]
     return Source(str(root), tuple(scene for source in sources for scene in source.scenes))
 
 
-def vidit(root: Path | str, split: Split = "all", *, val_share: float = 0.04) -> Source:
+def vidit(
+    root: Path | str, split: Split = "all", *, val_share: float = 0.04, validation: Sequence[str] = ()
+) -> Source:
     """VIDIT: 40 lights of each scene, consecutive when the files are sorted by name.
 
-    Raises InputError when the number of images is not a multiple of 40.
+    `val_share` of the scenes are for validation, or those named in `validation`; a scene has the name of its first
+    file, without the ending. Raises InputError when the number of images is not a multiple of 40, or a name in
+    `validation` is not a scene.
     """
     root = _existing(root)
     images = _images_below(root)
@@ -123,7 +129,7 @@ def vidit(root: Path | str, split: Split = "all", *, val_share: float = 0.04) ->
         )
     starts = range(0, len(images), _VIDIT_LIGHTS)
     scenes = {images[start].stem: tuple(images[start : start + _VIDIT_LIGHTS]) for start in starts}
-    return _source(root, scenes, split, val_share, ())
+    return _source(root, scenes, split, val_share, validation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,7 @@ class SourceConfig:
     """One source of a mixture: `kind` is images, scenes, multi-illumination or vidit.
 
     `path` is below the root. `validation` names the scenes kept for validation; without it `val_share` of
-    them are, by a hash of the name.
+    them are, by a hash of the name. COCO and Multi-Illumination have folders for validation, and take no names.
     """
 
     kind: str = "images"
@@ -152,8 +158,8 @@ def _build(root: Path, config: SourceConfig, split: Split) -> Source:
     readers: dict[str, Callable[[Path], Source]] = {
         "images": lambda path: image_folder(path, split, val_share=share, validation=names),
         "scenes": lambda path: scene_folder(path, split, val_share=share, validation=names),
-        "multi-illumination": lambda path: multi_illumination(path, split),
-        "vidit": lambda path: vidit(path, split, val_share=share),
+        "multi-illumination": lambda path: multi_illumination(path, split, validation=names),
+        "vidit": lambda path: vidit(path, split, val_share=share, validation=names),
     }
     if config.kind not in readers:
         raise InputError(f"unknown kind of source {config.kind!r}: use one of {', '.join(readers)}")
@@ -165,6 +171,9 @@ def _source(
 ) -> Source:
     if not scenes:
         raise InputError(f"{root}: no images found (looked for {', '.join(sorted(_SUFFIXES))})")
+    missing = sorted(set(validation) - set(scenes))
+    if missing:
+        raise InputError(f"{root}: nothing named {missing[0]!r} for validation; there are: {_some(scenes)}")
     held_out = _held_out(list(scenes), val_share, validation)
     names = [name for name in scenes if split == "all" or (name in held_out) == (split == "val")]
     if not names:
@@ -184,6 +193,11 @@ def _held_out(names: Sequence[str], val_share: float, validation: Sequence[str])
     if not held_out and val_share > 0 and len(names) > 1:
         held_out = {min(names, key=place.__getitem__)}
     return held_out
+
+
+def _refuse_names(root: Path, validation: Sequence[str], folder: str) -> None:
+    if validation:
+        raise InputError(f"{root}: {folder} is for validation; leave out the names in validation")
 
 
 def _place(name: str) -> float:
@@ -206,6 +220,6 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
 
 
-def _some(names: Sequence[str] | dict[str, Path], count: int = 6) -> str:
+def _some(names: Iterable[str], count: int = 6) -> str:
     listed = list(names)
     return ", ".join(listed[:count]) + (", ..." if len(listed) > count else "")
