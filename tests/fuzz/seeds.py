@@ -16,7 +16,7 @@ from PIL import features as pillow
 from lisrd.describe.selector import Selector, SelectorConfig
 from lisrd.describe.weights import save_weights
 from lisrd.evaluate.cache import DescribedImage, DetectedImage, FeatureCache
-from lisrd.evaluate.compare import METRICS, SAME
+from lisrd.evaluate.compare import METRICS
 from lisrd.scale.layout import feature_datasets, match_datasets, names_to_pair, selection_attributes
 from lisrd.scale.store import ResumableStore
 from lisrd.train.checkpoint import save_checkpoint
@@ -157,7 +157,7 @@ def results() -> list[bytes]:
     """Scores of two describers on two pairs."""
     scores = {describer: dict.fromkeys(METRICS, 0.5) for describer in "ab"}
     pairs = [{"name": name, "scene": "s", "part": "all", "change": {}, "scores": scores} for name in "pq"]
-    settings = {**dict.fromkeys(SAME, "x"), "describers": ["a", "b"]}
+    settings = {"layout": "hpatches", "detector": "sift", "describers": ["a", "b"]}
     return [json.dumps({"pairs": pairs, "settings": settings}).encode()]
 
 
