@@ -92,14 +92,22 @@ def test_the_weight_is_that_of_image_0(photograph: np.ndarray) -> None:
 
 
 def test_beyond_the_horizon_image_0_shows_nothing() -> None:
-    """Image 1 looks along the ground: rows above its 8th see no part of the plane of image 0, and no mirrored one."""
-    H = np.linalg.inv(np.array([[1.0, 0, 0], [0, 1, 0], [0, 0.1, -0.8]]))
+    """Image 1 looks along the ground: rows below its 8th see no part of the plane of image 0, and no mirrored one."""
+    H = np.linalg.inv(np.array([[1.0, 0, 0], [0, 1, 0], [0, -0.1, 0.8]]))
     white, black = np.full((400, 400, 3), 255, np.uint8), np.zeros((16, 16, 3), np.uint8)
     seen = align_images(white, black, H, weight=1.0)[..., 0] > 0
     rows, columns = np.mgrid[:16, :16]
     places = project(np.stack([columns.ravel(), rows.ravel()], axis=1).astype(float), np.linalg.inv(H))
     assert seen.any()
     assert not seen.ravel()[np.isnan(places[:, 0])].any()
+
+
+def test_a_mirror_shows_image_0_mirrored(photograph: np.ndarray) -> None:
+    width = photograph.shape[1]
+    mirror = np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(
+        align_images(photograph, photograph, mirror, weight=1.0), photograph[:, ::-1]
+    )
 
 
 def test_a_smaller_copy_is_smooth() -> None:

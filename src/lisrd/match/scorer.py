@@ -92,8 +92,8 @@ class PairScorer:
 
     def nearest(self, need_second: bool) -> Nearest:
         """By one compiled pass where there is one for what the policy asks, else by torch: the same neighbours."""
-        chosen, _ = choose_pass(self.thin0.device.type)
         if self.selection == "soft" and len(self.thin0) > 1:
+            chosen, _ = choose_pass(self.thin0.device.type)
             if chosen == "numba":
                 return fused.nearest_fused(self._products, self.counts, fused.SIDE)
             if chosen == "triton" and not need_second:

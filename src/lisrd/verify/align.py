@@ -86,19 +86,20 @@ def align_images(
     pixels0, pixels1 = _pixels(image0), _pixels(image1)
     size = (pixels1.shape[1], pixels1.shape[0])
     flags = cv2.INTER_LINEAR
-    seen = weight * _seen_from_image1(H, size)[..., None]
+    centre = H[2] @ [pixels0.shape[1] / 2, pixels0.shape[0] / 2, 1]
+    seen = weight * _on_side(centre, H, size)[..., None]
     warped = seen * cv2.warpPerspective(_smoothed_to(pixels0, H), H, size, flags=flags)
     ones = np.ones(pixels0.shape[:2], dtype=np.float32)
     shown = seen * cv2.warpPerspective(ones, H, size, flags=flags)[..., None]
     return np.clip(np.round((1 - shown) * pixels1 + warped), 0, 255).astype(np.uint8)
 
 
-def _seen_from_image1(H: Float[np.ndarray, "3 3"], size: tuple[int, int]) -> Bool[np.ndarray, "H1 W1"]:
-    """Pixels of image 1 that lie on this side of image 0's horizon; on the other cv2 would draw image 0 mirrored."""
+def _on_side(side: float, H: Float[np.ndarray, "3 3"], size: tuple[int, int]) -> Bool[np.ndarray, "H1 W1"]:
+    """Pixels of image 1 on that side, by its sign, of image 0's horizon; on the other cv2 would draw it mirrored."""
     inverse = np.linalg.inv(H)
     x, y = (np.arange(length, dtype=np.float64) for length in size)
     depth = inverse[2, 0] * x + (inverse[2, 1] * y + inverse[2, 2])[:, None]
-    return depth * np.linalg.det(inverse) > 0
+    return depth * side > 0
 
 
 def _similarity_of(affine: Float[np.ndarray, "S 2 2"]) -> np.ndarray:
