@@ -78,7 +78,8 @@ class ImageMatcher:
     def match(self, img0: ImageLike, img1: ImageLike) -> MatchedPair:
         """The matched pair as our own records."""
         features0, features1 = self._described(img0), self._described(img1)
-        return MatchedPair(features0, features1, self.model.match(features0, features1, self.policy))
+        matches = self.model.match(features0, features1, self.policy)
+        return MatchedPair(features0.select(0), features1.select(0), matches)
 
     def extract(self, img: ImageLike) -> dict[str, np.ndarray]:
         """all_kpts0 and all_desc0 of one image."""

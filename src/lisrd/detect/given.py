@@ -49,12 +49,11 @@ def _converted(given: Any) -> Keypoints:
 
 def _float_tensor(given: Any) -> Tensor:
     try:
-        tensor = (
-            given if isinstance(given, Tensor) else torch.from_numpy(np.array(given, np.float32, order="C"))
-        )
+        if not isinstance(given, Tensor):  # copied: torch takes no view whose columns are swapped
+            given = torch.from_numpy(np.array(given, np.float32, order="C"))
     except (TypeError, ValueError):
         raise InputError("keypoints are not numbers; give (x, y) pixels or cv2.KeyPoint objects") from None
-    return tensor.float()
+    return given.float()
 
 
 def _check_inside(keypoints: Keypoints, width: int, height: int) -> None:

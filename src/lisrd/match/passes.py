@@ -40,9 +40,7 @@ def _obstacle_to_numba() -> str:
         return "numba is not installed; pip install 'lisrd[fast]' makes matching faster"
     try:
         importlib.import_module("lisrd.match.fused_kernel")
-    except (
-        Exception
-    ) as error:  # most often a NumPy that numba does not know, or nowhere to keep what is compiled
+    except Exception as error:  # a NumPy that numba does not know, or nowhere to keep what is compiled
         words = str(error).partition("\n")[0]
         return f"numba is of no use here ({type(error).__name__}: {words})"
     return ""
