@@ -7,6 +7,7 @@ first frame of an animation or of a multi-page file is read.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -155,7 +156,7 @@ def _unit_range(batch: Tensor) -> Float[Tensor, "B C H W"]:
     if not batch.is_floating_point():
         raise InputError(f"image of dtype {batch.dtype}; use uint8 (0..255) or float (0..1)")
     low, high = (value.item() for value in torch.aminmax(batch))
-    if not batch.isfinite().all():
+    if not (math.isfinite(low) and math.isfinite(high)):  # NaN is the least and the greatest of all
         raise InputError("image contains NaN or infinite values; replace them first")
     if high > 1 + _RANGE_TOLERANCE:
         advice = "it looks like 0..255, divide by 255" if high <= 255 and low >= 0 else "rescale it"

@@ -18,15 +18,19 @@ def can_fuse(device: torch.device) -> bool:
 
 
 class FusedLevel(nn.Module):
-    """The same map as a `Level` of folded convolutions, of maps in `dtype`."""
+    """The same map as a level of folded convolutions, of maps in `dtype`; a plain level has no `block` of two."""
 
-    def __init__(self, down: nn.Conv2d, first: nn.Conv2d, second: nn.Conv2d, dtype: torch.dtype) -> None:
+    def __init__(self, down: nn.Conv2d, *block: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()
-        self.down, self.first, self.second = (part.to(dtype) for part in (down, first, second))
+        self.down = down.to(dtype)
+        self.block = nn.ModuleList(part.to(dtype) for part in block)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
         x = _rectified(self.down, x)
-        return _added_and_rectified(self.second, _rectified(self.first, x), x)
+        if not self.block:
+            return x
+        first, second = self.block
+        return _added_and_rectified(second, _rectified(first, x), x)
 
 
 def _rectified(conv: nn.Conv2d, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:

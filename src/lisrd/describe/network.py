@@ -31,6 +31,7 @@ class PyramidConfig:
     turns: int = 4
     encoder_input: EncoderInput = "colour"  # what the first convolution sees, see `lisrd.describe.light`
     first_kernel: int = 4  # its side, an even number
+    plain_levels: int = 0  # so many of the finest have no residual block
     ring_radii: tuple[float, ...] = ()  # of each level, see `lisrd.describe.ring`; 0 for none
     smoothing: float = 0.0  # pixels of the image, see `lisrd.describe.smoothing`
     trunk_width: int = 48  # per turn
@@ -50,11 +51,12 @@ class PyramidConfig:
             raise ValueError(
                 f"first_kernel is {self.first_kernel}; it must be 4, 6, 8 or another even number"
             )
+        if not 0 <= self.plain_levels <= len(self.widths):
+            raise ValueError(f"plain_levels is {self.plain_levels}; it must be from 0 to {len(self.widths)}")
         if len(self.ring_radii) > len(self.widths) or min(self.ring_radii, default=0.0) < 0:
             raise ValueError(
                 f"ring_radii is {list(self.ring_radii)}; it must be a radius of 0 or more for each level of widths"
             )
-
         if not 0 <= self.smoothing <= MAX_RADIUS:
             raise ValueError(f"smoothing is {self.smoothing}; it must be from 0 to {MAX_RADIUS} pixels")
 
@@ -73,7 +75,9 @@ class PyramidNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.invariances = invariances()
-        self.encoder = PyramidEncoder(config.widths, config.turns, config.encoder_input, config.first_kernel)
+        self.encoder = PyramidEncoder(
+            config.widths, config.turns, config.encoder_input, config.first_kernel, config.plain_levels
+        )
         self.trunk = Trunk(config.widths, config.trunk_width, config.turns, config.radii_of_levels)
         self.heads = nn.ModuleList(
             Head(config.trunk_width, config.head_width, config.descriptor_dim, config.turns)

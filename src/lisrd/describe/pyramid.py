@@ -28,25 +28,35 @@ def check_input(encoder_input: str, levels: int) -> None:
         )
 
 
-class Level(nn.Module):
-    """Down-sampling convolution, then one residual block of two 3 x 3 convolutions."""
+class PlainLevel(nn.Module):
+    """The convolution behind the down-sampling, and nothing else."""
 
     def __init__(self, down: TurnConv | Lift, channels: int) -> None:
         super().__init__()
-        turns = down.turns
         self.down = ConvNorm(down, channels)
-        self.first = ConvNorm(TurnConv(channels, channels, turns), channels)
-        self.second = ConvNorm(TurnConv(channels, channels, turns), channels)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
-        x = F.relu(self.down(x), inplace=True)
+        return F.relu(self.down(x), inplace=True)
+
+
+class Level(PlainLevel):
+    """The same, then one residual block of two 3 x 3 convolutions."""
+
+    def __init__(self, down: TurnConv | Lift, channels: int) -> None:
+        super().__init__(down, channels)
+        self.first = ConvNorm(TurnConv(channels, channels, down.turns), channels)
+        self.second = ConvNorm(TurnConv(channels, channels, down.turns), channels)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
+        x = super().forward(x)
         return F.relu(x + self.second(F.relu(self.first(x), inplace=True)), inplace=True)
 
 
 class PyramidEncoder(nn.Module):
     """RGB, its normalised light, or both, to maps of `turns * widths[k]` channels at stride 2^(k+1).
 
-    Each level halves by 2 x 2 average pooling, which is symmetric under turns, and convolves afterwards.
+    Each level halves by 2 x 2 average pooling, which is symmetric under turns, and convolves afterwards. The first
+    `plain_levels` have no residual block, which is worth a seventh of all operations at stride 2.
     """
 
     def __init__(
@@ -55,16 +65,18 @@ class PyramidEncoder(nn.Module):
         turns: int,
         encoder_input: EncoderInput = "colour",
         first_kernel: int = 4,
+        plain_levels: int = 0,
     ) -> None:
         super().__init__()
         self.widths = widths
         self.turns = turns
         self.input = encoder_input
         lift = Lift(INPUT_CHANNELS[encoder_input], widths[0], turns, first_kernel)
-        levels = [Level(lift, widths[0])]
-        for below, width in pairwise(widths):
-            levels.append(Level(TurnConv(below, width, turns), width))
-        self.levels = nn.ModuleList(levels)
+        downs = [lift, *(TurnConv(below, width, turns) for below, width in pairwise(widths))]
+        self.levels = nn.ModuleList(
+            (PlainLevel if index < plain_levels else Level)(down, width)
+            for index, (down, width) in enumerate(zip(downs, widths, strict=True))
+        )
         self.dtype: torch.dtype | None = None  # of the maps; None leaves it to the images, or to autocast
 
     @property
@@ -93,7 +105,7 @@ class PyramidEncoder(nn.Module):
         """Replace every convolution and BatchNorm by one ordinary convolution; for inference only."""
         for level in self.levels:
             for name in ("down", "first", "second"):
-                part = getattr(level, name)
+                part = getattr(level, name, None)
                 if isinstance(part, ConvNorm):
                     folded: Any = part.fold()  # torch types no memory format
                     setattr(level, name, folded.to(memory_format=torch.channels_last))
@@ -103,6 +115,6 @@ class PyramidEncoder(nn.Module):
         """Compute the folded levels in `dtype`, with sums and ReLUs within the convolutions, where the device can."""
         if can_fuse(next(self.parameters()).device):
             folded: Any = self.levels
-            self.levels = nn.ModuleList(FusedLevel(p.down, p.first, p.second, dtype) for p in folded)
+            self.levels = nn.ModuleList(FusedLevel(*level.children(), dtype=dtype) for level in folded)
             self.dtype = dtype
         return self

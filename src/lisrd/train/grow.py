@@ -27,7 +27,7 @@ def grown_weights(small: PyramidNetwork, config: PyramidConfig) -> dict[str, Ten
     """The state of a network of `config` that describes as `small` does; that of the selection is copied as it is.
 
     Widths may grow, the trunk's to a multiple, and levels may get a ring, whose weights are zero. A smaller
-    `head_width` describes nearly as before.
+    `head_width` describes nearly as before; more `plain_levels`, which drop blocks, are where training begins again.
 
     Raises:
         InputError: another size differs, or one is smaller.
@@ -51,6 +51,10 @@ def _check(old: PyramidConfig, new: PyramidConfig) -> None:
         raise InputError(
             f"trunk_width {new.trunk_width} is no multiple of the {old.trunk_width} of the weights"
         )
+    if new.plain_levels < old.plain_levels:
+        raise InputError(
+            f"plain_levels is {old.plain_levels} in the weights and {new.plain_levels} here: blocks cannot be added"
+        )
     if any(o not in (0, n) for o, n in zip(old.radii_of_levels, new.radii_of_levels, strict=True)):
         raise InputError(
             f"ring_radii are {list(old.ring_radii)} in the weights and {list(new.ring_radii)} here: "
@@ -73,7 +77,8 @@ class _Grower:
         new = {}
         for index, copies in enumerate(self.levels):
             below = self.levels[index - 1] if index else None
-            for part, reads in (("down", below), ("first", copies), ("second", copies)):
+            parts = [("down", below), ("first", copies), ("second", copies)]
+            for part, reads in parts[: 1 if index < self.config.plain_levels else 3]:
                 name = f"encoder.levels.{index}.{part}"
                 kernels = self.old[f"{name}.conv.weight"][copies]
                 new[f"{name}.conv.weight"] = kernels if reads is None else self._shared(kernels, reads, 2)

@@ -71,23 +71,20 @@ def _support(
     """For the matches from `start` on, a block of them: how many near ones propose the same."""
     block = slice(start, start + _BLOCK)
     reach = max(NEAR * float(np.linalg.norm(np.ptp(places, axis=0))), 1e-6)
-    widths = reach, reach, LOG_SCALE_WIDTH
-    squared = np.square(_differences(proposals[:, 1], block, turns=True) / ANGLE_WIDTH)
-    for values, width in zip((*places.T, proposals[:, 0]), widths, strict=True):
-        squared += np.square(_differences(values, block) / width)
-    support = np.exp(-0.5 * squared)
+    points = np.column_stack([(places - places.mean(0)) / reach, proposals[:, 0] / LOG_SCALE_WIDTH])
+    points = points.astype(np.float32)  # it is a weight: single precision will do
+    half = np.square(points).sum(1) / 2
+    exponent = points[block] @ points.T - half[block, None] - half  # half of the squared distances, in one product
+    exponent -= np.square(_turns_between(proposals[:, 1], block) / np.float32(ANGLE_WIDTH)) / 2
+    support = np.exp(np.minimum(exponent, 0, out=exponent), out=exponent)
     rows = np.arange(len(support))
     support[rows, start + rows] = 0  # nobody is their own witness
     return support.sum(1)
 
 
-def _differences(
-    values: Float[np.ndarray, " S"], block: slice, turns: bool = False
-) -> Float[np.ndarray, "rows S"]:
-    """Of the block's values to all; of angles (radians) at most half a turn. Single precision: it is a weight."""
-    if turns:
-        values = np.remainder(values, 2 * np.pi)
-    differences = np.subtract.outer(values[block], values).astype(np.float32)
-    if turns:  # a full turn is none
-        differences = np.pi - np.abs(np.pi - np.abs(differences))
-    return differences
+def _turns_between(angles: Float[np.ndarray, " S"], block: slice) -> Float[np.ndarray, "rows S"]:
+    """From the block's angles to all of them, at most half a turn; radians."""
+    angles = np.remainder(angles, 2 * np.pi).astype(np.float32)
+    difference = np.subtract.outer(angles[block], angles)
+    half_turn = np.float32(np.pi)
+    return half_turn - np.abs(half_turn - np.abs(difference))  # a full turn is none

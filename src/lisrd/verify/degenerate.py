@@ -11,6 +11,8 @@ from lisrd.verify.geometry import MINIMUM_MATCHES, Kind, Problem
 LINE_WIDTH = 0.5
 #: A homography that shrinks or grows areas more than this has collapsed; keypoints do not match across it.
 LARGEST_AREA_CHANGE = 1e4
+#: Among so many matches there are nearly always distinct ones enough.
+_FEW = 64
 
 
 def reason_against_input(kind: Kind, problem: Problem, dropped: int) -> str:
@@ -21,7 +23,9 @@ def reason_against_input(kind: Kind, problem: Problem, dropped: int) -> str:
         lost = f" ({dropped} more are not finite)" if dropped else ""
         return f"too few matches: {count}{lost}, a {_words(kind)} needs {needed}"
     for points in (problem.points0, problem.points1):
-        distinct = len(np.unique(points, axis=0))
+        distinct = len(_distinct(points[:_FEW]))
+        if distinct < needed:
+            distinct = len(_distinct(points))
         if distinct == 1:
             return "all matches share one point"
         if distinct < needed:
@@ -61,10 +65,17 @@ def on_a_line(points: Float[np.ndarray, "S dims"]) -> bool:
 
 def _on_a_line_but_one(points: Float[np.ndarray, "S 2"]) -> bool:
     """Whether the homography keeps a degree of freedom: a line and one point do not fix it."""
-    distinct = np.unique(points, axis=0)
+    distinct = _distinct(points)
     centred = distinct - distinct.mean(0)
     normal = np.linalg.svd(centred, full_matrices=False)[2][1]
     return on_a_line(np.delete(distinct, np.abs(centred @ normal).argmax(), axis=0))
+
+
+def _distinct(points: Float[np.ndarray, "S dims"]) -> Float[np.ndarray, "D dims"]:
+    if points.shape[1] != 2:
+        return np.unique(points, axis=0)
+    as_numbers = np.ascontiguousarray(points).view(np.complex128)[:, 0]  # sorted in a fifth of the time
+    return np.unique(as_numbers).view(np.float64).reshape(-1, 2)
 
 
 def _collapses(H: np.ndarray, points: np.ndarray) -> bool:

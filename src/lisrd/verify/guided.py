@@ -151,10 +151,11 @@ def _mutual_best(candidates: Matches, least: float) -> Matches:
     scores = candidates.scores.detach().cpu().numpy()
     order = np.argsort(-scores, kind="stable")
     chosen = scores[order] >= least
-    for index in candidates.matches.cpu().numpy()[order].T:
-        first = np.zeros(len(order), dtype=bool)
-        first[np.unique(index, return_index=True)[1]] = True
-        chosen &= first
+    places = np.arange(len(order))
+    for index, count in zip(candidates.matches.cpu().numpy()[order].T, candidates.num_keypoints, strict=True):
+        first = np.zeros(count, dtype=places.dtype)
+        first[index[::-1]] = places[::-1]  # of several the last one written stays
+        chosen &= first[index] == places
     return candidates.keep(torch.from_numpy(np.sort(order[chosen])).to(candidates.matches.device))
 
 

@@ -52,17 +52,19 @@ def align(
     inverse = _inverse_hessian(slopes, weights)
     warps = np.tile(np.eye(2, 3), (len(templates), 1, 1))
     last = np.zeros(len(templates))
-    rows = np.arange(len(templates))
+    rows = everyone = np.arange(len(templates))
+    still = template, slopes * weights, inverse  # of the rows that still move
     for _ in range(iterations):
-        error = normalised(read(rows, warps[rows]), weights) - template[rows]
-        descent = ((error * weights)[:, None] @ slopes[rows])[:, 0]
-        step = _shortened((inverse[rows] @ descent[..., None])[..., 0])
+        own_template, own_slopes, own_inverse = still
+        error = normalised(read(rows, warps[rows]), weights) - own_template
+        step = _shortened((own_inverse @ (own_slopes @ error[..., None]))[..., 0])
         warps[rows] = _composed_with_inverse(warps[rows], step)
         last[rows] = np.linalg.norm(step[:, :2], axis=1)
-        rows = rows[last[rows] >= _SETTLED]
+        moves = last[rows] >= _SETTLED
+        if not moves.all():
+            rows, still = rows[moves], tuple(values[moves] for values in still)
         if not len(rows):
             break
-    everyone = np.arange(len(templates))
     current = normalised(read(everyone, warps), weights)
     noise = ((current - template) ** 2) @ weights
     return Alignment(
@@ -87,19 +89,19 @@ def normalised(
     return centred / np.maximum(deviation, 1e-3)[:, None]
 
 
-def _slopes(patches: np.ndarray, side: int, affine: bool) -> Float[np.ndarray, "S K parameters"]:
+def _slopes(patches: np.ndarray, side: int, affine: bool) -> Float[np.ndarray, "S parameters K"]:
     """Derivatives of the template by the shift (x, y) and, with `affine`, by the entries of the 2 x 2 part."""
     dy, dx = np.gradient(patches.reshape(-1, side, side), axis=(1, 2))
-    shift = np.stack([dx, dy], axis=-1).reshape(len(patches), -1, 2)
+    shift = np.stack([dx, dy], axis=1).reshape(len(patches), 2, -1)
     if not affine:
         return shift
-    shape = shift[..., :, None] * square_grid(side)[:, None, :]
-    return np.concatenate([shift, shape.reshape(*shift.shape[:2], 4)], axis=-1)
+    shape = shift[:, :, None] * square_grid(side).T
+    return np.concatenate([shift, shape.reshape(len(patches), 4, -1)], axis=1)
 
 
 def _inverse_hessian(slopes: np.ndarray, weights: np.ndarray) -> Float[np.ndarray, "S parameters parameters"]:
-    hessian = np.swapaxes(slopes * weights[:, None], 1, 2) @ slopes
-    return np.linalg.inv(hessian.astype(np.float64) + 1e-6 * np.eye(slopes.shape[-1]))
+    hessian = (slopes * weights) @ np.swapaxes(slopes, 1, 2)
+    return np.linalg.inv(hessian.astype(np.float64) + 1e-6 * np.eye(slopes.shape[1]))
 
 
 def _shortened(step: np.ndarray) -> np.ndarray:

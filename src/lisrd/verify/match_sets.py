@@ -13,7 +13,10 @@ from lisrd.types import Matches
 
 def contained(matches: Matches, others: Matches) -> Bool[np.ndarray, " S"]:
     """Which of `matches` are among `others`, both of one pair of images."""
-    return np.isin(_codes(matches), _codes(others))
+    wanted, codes = np.sort(_codes(others)), _codes(matches)
+    if not len(wanted):
+        return np.zeros(len(codes), dtype=bool)
+    return wanted[np.searchsorted(wanted, codes).clip(max=len(wanted) - 1)] == codes
 
 
 def joined(first: Matches, second: Matches) -> Matches:
@@ -28,8 +31,12 @@ def joined(first: Matches, second: Matches) -> Matches:
 
 def touching(matches: Matches, chosen: Bool[np.ndarray, " S"]) -> Bool[np.ndarray, " S"]:
     """Which of `matches` have a keypoint that one of the `chosen` has."""
-    pairs = matches.matches.cpu().numpy()
-    return np.isin(pairs[:, 0], pairs[chosen, 0]) | np.isin(pairs[:, 1], pairs[chosen, 1])
+    touches = np.zeros(len(matches), dtype=bool)
+    for index, count in zip(matches.matches.cpu().numpy().T, matches.num_keypoints, strict=True):
+        taken = np.zeros(count, dtype=bool)
+        taken[index[chosen]] = True
+        touches |= taken[index]
+    return touches
 
 
 def keep(matches: Matches, chosen: Bool[np.ndarray, " S"]) -> Matches:
