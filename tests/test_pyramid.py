@@ -34,8 +34,9 @@ RINGS = (1.5, 0.0, 1.0)
         replace(SMALL, encoder_input="both", ring_radii=RINGS),
         replace(EIGHT, ring_radii=RINGS),
         replace(SMALL, smoothing=2.0, ring_radii=RINGS),
+        replace(EIGHT, plain_levels=1),
     ],
-    ids=["four turns", "eight turns", "both inputs, rings", "eight turns, rings", "smoothed, rings"],
+    ids=["four turns", "eight turns", "both inputs, rings", "eight turns, rings", "smoothed, rings", "plain"],
 )
 def network(request: pytest.FixtureRequest) -> PyramidNetwork:
     torch.manual_seed(0)
@@ -216,6 +217,7 @@ def test_a_ring_is_counted_from_the_direction_of_each_turn(turns: int) -> None:
         {"encoder_input": "gray"},
         {"first_kernel": 5},
         {"smoothing": 2.5},
+        {"plain_levels": 6},
         {"ring_radii": (1.5, -1.0)},
         {"ring_radii": (1.5,) * 6},
         {"widths": (4, 4), "encoder_input": "light"},

@@ -117,6 +117,26 @@ def test_a_narrower_head_keeps_the_hidden_units_that_weigh_most(tmp_path: Path) 
     torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
 
 
+def test_plain_levels_lose_their_block_and_no_more(tmp_path: Path) -> None:
+    """Where the block adds nothing, nothing is lost."""
+    torch.manual_seed(3)
+    small = PyramidNetwork(SMALL)
+    with torch.no_grad():
+        small.encoder.levels[0].second.norm.norm.weight.zero_()
+        small.encoder.levels[0].second.norm.norm.bias.zero_()
+    save_weights(tmp_path / "small.safetensors", small, {})
+    plain = PyramidNetwork(replace(SMALL, plain_levels=1))
+    start_from(plain, [tmp_path / "small.safetensors"])
+    images, keypoints = torch.rand(1, 3, 64, 96), Keypoints.from_xy(torch.rand(1, 30, 2) * 60)
+    before, after = (network.eval()(images).at(keypoints) for network in (small, plain))
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
+    save_weights(tmp_path / "plain.safetensors", plain, {})
+    with pytest.raises(
+        InputError, match="plain_levels is 1 in the weights and 0 here: blocks cannot be added"
+    ):
+        start_from(PyramidNetwork(SMALL), [tmp_path / "plain.safetensors"])
+
+
 def test_the_copies_of_a_feature_part(weights: Path) -> None:
     """Equal copies would learn alike for ever."""
     wide = PyramidNetwork(replace(SMALL, widths=(4, 4, 4, 4, 4)))

@@ -18,29 +18,29 @@ def can_fuse(device: torch.device) -> bool:
 
 
 class FusedLevel(nn.Module):
-    """The same map as a level of folded convolutions, of maps in `dtype`; a plain level has no `block` of two."""
+    """The same map as a level of folded convolutions, one or three, of maps in `dtype`."""
 
-    def __init__(self, down: nn.Conv2d, *block: nn.Conv2d, dtype: torch.dtype) -> None:
+    def __init__(self, *convolutions: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()
-        self.down = down.to(dtype)
-        self.block = nn.ModuleList(part.to(dtype) for part in block)
+        self.convolutions = nn.ModuleList(one.to(dtype) for one in convolutions)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
-        x = _rectified(self.down, x)
-        if not self.block:
+        down, *block = self.convolutions
+        x = _rectified(down, x)
+        if not block:
             return x
-        first, second = self.block
+        first, second = block
         return _added_and_rectified(second, _rectified(first, x), x)
 
 
-def _rectified(conv: nn.Conv2d, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
+def _rectified(conv: nn.Module, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
     return torch.ops.mkldnn._convolution_pointwise(
         x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups, "relu", [], ""
     )
 
 
 def _added_and_rectified(
-    conv: nn.Conv2d, x: Float[Tensor, "B C H W"], shortcut: Float[Tensor, "B K h w"]
+    conv: nn.Module, x: Float[Tensor, "B C H W"], shortcut: Float[Tensor, "B K h w"]
 ) -> Float[Tensor, "B K h w"]:
     """relu(shortcut + conv(x))."""
     place = conv.padding, conv.stride, conv.dilation, conv.groups

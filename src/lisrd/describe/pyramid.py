@@ -71,12 +71,11 @@ class PyramidEncoder(nn.Module):
         self.widths = widths
         self.turns = turns
         self.input = encoder_input
-        lift = Lift(INPUT_CHANNELS[encoder_input], widths[0], turns, first_kernel)
-        downs = [lift, *(TurnConv(below, width, turns) for below, width in pairwise(widths))]
-        self.levels = nn.ModuleList(
-            (PlainLevel if index < plain_levels else Level)(down, width)
-            for index, (down, width) in enumerate(zip(downs, widths, strict=True))
-        )
+        in_widths = INPUT_CHANNELS[encoder_input], *widths
+        self.levels = nn.ModuleList()
+        for index, (below, width) in enumerate(pairwise(in_widths)):
+            down = TurnConv(below, width, turns) if index else Lift(below, width, turns, first_kernel)
+            self.levels.append((PlainLevel if index < plain_levels else Level)(down, width))
         self.dtype: torch.dtype | None = None  # of the maps; None leaves it to the images, or to autocast
 
     @property
@@ -104,8 +103,7 @@ class PyramidEncoder(nn.Module):
     def fold(self) -> PyramidEncoder:
         """Replace every convolution and BatchNorm by one ordinary convolution; for inference only."""
         for level in self.levels:
-            for name in ("down", "first", "second"):
-                part = getattr(level, name, None)
+            for name, part in list(level.named_children()):
                 if isinstance(part, ConvNorm):
                     folded: Any = part.fold()  # torch types no memory format
                     setattr(level, name, folded.to(memory_format=torch.channels_last))

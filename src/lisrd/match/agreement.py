@@ -62,7 +62,14 @@ def distinct_shares(
         similarity = (similarity + rows.unsqueeze(-1)).add_(columns.unsqueeze(-2))
     best1, index1 = similarity.max(-1)
     best0 = similarity.amax(-2)  # their indices are not needed, and an argmax down the columns is slow
-    is_mutual = (best1 == best0.gather(-1, index1)) & present0
+    is_mutual = (best1 == best0.gather(-1, index1)) & present0 & present1.gather(-1, index1)
+    # Of equal rows that choose one column the first is its neighbour, and the others make it indistinct: as it is where
+    # equal columns are chosen by one row.
+    N0 = similarity.shape[-2]
+    row = torch.arange(N0, device=similarity.device).expand_as(index1)
+    first = torch.full_like(best0, N0, dtype=torch.long)
+    first.scatter_reduce_(-1, index1, torch.where(is_mutual, row, N0), "amin")
+    is_mutual &= first.gather(-1, index1) == row
     # With the mutual ones hidden, the best of their rows and columns are the second best. They are hidden in place, for
     # a copy takes longer than all else here, and put back.
     place = index1.unsqueeze(-1)
@@ -70,10 +77,8 @@ def distinct_shares(
     second = torch.maximum(similarity.amax(-1), similarity.amax(-2).gather(-1, index1))
     similarity.scatter_(-1, place, best1.unsqueeze(-1))
     is_distinct = is_mutual & (distance_of(best1) < ratio * distance_of(second))
-    chosen = torch.zeros_like(present1, dtype=torch.int).scatter_add_(-1, index1, is_distinct.int())
     count = present0.sum(-1) + present1.sum(-1)
-    shared = ((chosen > 0) & present1).sum(-1)  # equal rows that chose one column are one
-    return 2 * shared / count.clamp_min(1).to(similarity.dtype)
+    return 2 * is_distinct.sum(-1) / count.clamp_min(1).to(similarity.dtype)
 
 
 def _of_voters(features: LocalFeatures, kinds: list[int]) -> Float[Tensor, "N V D"]:

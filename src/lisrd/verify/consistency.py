@@ -74,7 +74,9 @@ def _support(
     points = np.column_stack([(places - places.mean(0)) / reach, proposals[:, 0] / LOG_SCALE_WIDTH])
     points = points.astype(np.float32)  # it is a weight: single precision will do
     half = np.square(points).sum(1) / 2
-    exponent = points[block] @ points.T - half[block, None] - half  # half of the squared distances, in one product
+    exponent = (
+        points[block] @ points.T - half[block, None] - half
+    )  # half of the squared distances, in one product
     exponent -= np.square(_turns_between(proposals[:, 1], block) / np.float32(ANGLE_WIDTH)) / 2
     support = np.exp(np.minimum(exponent, 0, out=exponent), out=exponent)
     rows = np.arange(len(support))

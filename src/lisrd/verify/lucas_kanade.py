@@ -53,16 +53,16 @@ def align(
     warps = np.tile(np.eye(2, 3), (len(templates), 1, 1))
     last = np.zeros(len(templates))
     rows = everyone = np.arange(len(templates))
-    still = template, slopes * weights, inverse  # of the rows that still move
+    moving = [template, slopes * weights, inverse]  # of the rows that still move
     for _ in range(iterations):
-        own_template, own_slopes, own_inverse = still
+        own_template, own_slopes, own_inverse = moving
         error = normalised(read(rows, warps[rows]), weights) - own_template
         step = _shortened((own_inverse @ (own_slopes @ error[..., None]))[..., 0])
         warps[rows] = _composed_with_inverse(warps[rows], step)
         last[rows] = np.linalg.norm(step[:, :2], axis=1)
         moves = last[rows] >= _SETTLED
         if not moves.all():
-            rows, still = rows[moves], tuple(values[moves] for values in still)
+            rows, moving = rows[moves], [values[moves] for values in moving]
         if not len(rows):
             break
     current = normalised(read(everyone, warps), weights)
