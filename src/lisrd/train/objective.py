@@ -7,12 +7,14 @@ without rotation, under the anchor's light). Source: LISRD, section 3; the dual 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from lisrd.describe.network import PyramidField
 from lisrd.describe.weights import Network
 from lisrd.errors import InputError
 from lisrd.invariance import ILLUMINATION, ROTATION, Invariance
@@ -23,6 +25,7 @@ from lisrd.match.selection import (
     tile_weights,
 )
 from lisrd.train.data.triplets import Triplets
+from lisrd.train.hints import hint_loss
 from lisrd.train.looks import looks
 from lisrd.train.losses import (
     dual_softmax_loss,
@@ -56,12 +59,16 @@ class LossConfig:
     teacher_weight: float = 0.0
     teacher_share: float = 1.0  # of every batch; a teacher may cost more than the network
     teacher_kinds: tuple[str, ...] = ("rot_var_illum_invar",)
+    hints: str = ""  # a network, bundled or a file: its maps and descriptors of the same views
+    hints_weight: float = 0.0
     initial_sharpness: float = 20.0  # of the dual softmax; learned
     unrotated_below: float = 15.0  # degrees left after the fitting turn: no change of rotation
 
     def __post_init__(self) -> None:
         if bool(self.teacher) != (self.teacher_weight > 0):
             raise ValueError("loss.teacher and loss.teacher_weight need each other")
+        if bool(self.hints) != (self.hints_weight > 0):
+            raise ValueError("loss.hints and loss.hints_weight need each other")
         looks(self.teacher_sizes, self.teacher_mirrored)  # refuses sizes that are none
         if self.teacher_beside and not self.teacher:
             raise ValueError("loss.teacher_beside stands beside loss.teacher, which is not set")
@@ -81,6 +88,7 @@ class Views:
     descriptors: tuple[Float[Tensor, "B N V D"], ...]  # of the three images
     meta: tuple[Float[Tensor, "B V T T C"], ...]  # of images 0 and 1; the steady view is not weighed
     residual_angle: Float[Tensor, " B"]  # what rotation is left after the turn, radians
+    maps: Sequence[Float[Tensor, "3*B _ _ _"]] = ()  # of the levels of a pyramid
 
 
 def fitting_turn(angle: Float[Tensor, " B"], num_turns: int) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
@@ -98,7 +106,8 @@ def read_views(network: Network, triplets: Triplets, turn: Int[Tensor, " B"], re
     turns = torch.cat([no_turn, turn, no_turn])
     descriptors = field.at(Keypoints.from_xy(triplets.keypoints.flatten(0, 1)), turns)
     meta = field.first(2 * count).meta(turns[: 2 * count])
-    return Views(descriptors.float().split(count), meta.split(count), residual)
+    maps = field.maps if isinstance(field, PyramidField) else ()
+    return Views(descriptors.float().split(count), meta.split(count), residual, maps)
 
 
 class TripletObjective(nn.Module):
@@ -115,11 +124,16 @@ class TripletObjective(nn.Module):
         self.invariant_to_light: Bool[Tensor, " V"]
 
     def forward(
-        self, network: Network, triplets: Triplets, taught: Float[Tensor, "S N K D"] | None = None
+        self,
+        network: Network,
+        triplets: Triplets,
+        taught: Float[Tensor, "S N K D"] | None = None,
+        hinting: Network | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """The parts of the loss by name; "loss" is their weighted sum.
 
-        `taught` are the teacher's descriptors of the first S <= B anchors, for the K kinds that are taught.
+        `taught` are the teacher's descriptors of the first S <= B anchors, for the K kinds that are taught; the network
+        `hinting` gives hints.
         """
         config = self.config
         turn, residual = fitting_turn(triplets.angle, network.num_turns)
@@ -141,6 +155,12 @@ class TripletObjective(nn.Module):
             parts["selection"] = self._selection(own_weights, triplets, residual)
         if taught is not None:
             parts["teacher"] = self._teacher(views, taught, triplets.mask, must_match)
+        if hinting is not None:
+            with torch.no_grad():
+                hints = read_views(hinting, triplets, turn, residual)
+            parts["hints"] = hint_loss(
+                views.maps, views.descriptors, hints.maps, hints.descriptors, triplets.mask
+            )
         parts["loss"] = parts["invariant"] + sum(
             getattr(config, f"{name}_weight") * part for name, part in parts.items() if name != "invariant"
         )

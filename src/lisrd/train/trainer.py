@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lisrd.describe.network import PyramidNetwork
 from lisrd.describe.weights import Network, build_network
 from lisrd.interrupt import workers_ignore_interrupt
 from lisrd.one_writer import claim
@@ -25,6 +26,7 @@ from lisrd.train.data.detection import DetectionConfig
 from lisrd.train.data.dice import sample_generators
 from lisrd.train.data.sources import build_mixture
 from lisrd.train.data.triplets import Augmenter, Triplets
+from lisrd.train.hints import hinting_network
 from lisrd.train.identity import refuse_other_run, run_identity
 from lisrd.train.journal import Journal
 from lisrd.train.launch import launch_fabric
@@ -110,7 +112,8 @@ class Trainer:
             second = loss.teacher_beside, loss.teacher_beside_kinds, loss.teacher_beside_weight
             beside = Beside(*second) if loss.teacher_beside else None
             self.teacher = Teacher(loss.teacher, kinds, dim, size, device, *looks, beside)
-        return _LossOf(network, objective)
+        hinting = hinting_network(loss.hints, config.network) if loss.hints else None
+        return _LossOf(network, objective, hinting)
 
     @property
     def network(self) -> Any:
@@ -313,9 +316,11 @@ def _share(used: float, budget: float) -> float:
 class _LossOf(nn.Module):
     """Network and objective as the one module whose forward makes the loss, as data parallelism wants it."""
 
-    def __init__(self, network: Network, objective: TripletObjective) -> None:
+    def __init__(
+        self, network: Network, objective: TripletObjective, hinting: PyramidNetwork | None = None
+    ) -> None:
         super().__init__()
-        self.network, self.objective = network, objective
+        self.network, self.objective, self.hinting = network, objective, hinting
 
     def forward(self, taught: Tensor | None, **fields_of_triplets: Tensor) -> dict[str, Tensor]:
-        return self.objective(self.network, Triplets(**fields_of_triplets), taught)
+        return self.objective(self.network, Triplets(**fields_of_triplets), taught, self.hinting)
