@@ -71,14 +71,12 @@ def _support(
     """For the matches from `start` on, a block of them: how many near ones propose the same."""
     block = slice(start, start + _BLOCK)
     reach = max(NEAR * float(np.linalg.norm(np.ptp(places, axis=0))), 1e-6)
-    points = np.column_stack([(places - places.mean(0)) / reach, proposals[:, 0] / LOG_SCALE_WIDTH])
-    points = points.astype(np.float32)  # it is a weight: single precision will do
-    half = np.square(points).sum(1) / 2
-    exponent = (
-        points[block] @ points.T - half[block, None] - half
-    )  # half of the squared distances, in one product
-    exponent -= np.square(_turns_between(proposals[:, 1], block) / np.float32(ANGLE_WIDTH)) / 2
-    support = np.exp(np.minimum(exponent, 0, out=exponent), out=exponent)
+    squared = np.square(_turns_between(proposals[:, 1], block) / np.float32(ANGLE_WIDTH))
+    for values, width in zip((*places.T, proposals[:, 0]), (reach, reach, LOG_SCALE_WIDTH), strict=True):
+        scaled = ((values - values.mean()) / width).astype(np.float32)  # it is a weight: single precision will do
+        difference = np.subtract.outer(scaled[block], scaled)
+        squared += np.square(difference, out=difference)
+    support = np.exp(-0.5 * squared)
     rows = np.arange(len(support))
     support[rows, start + rows] = 0  # nobody is their own witness
     return support.sum(1)
