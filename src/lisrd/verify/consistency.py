@@ -73,7 +73,7 @@ def _support(
     reach = max(NEAR * float(np.linalg.norm(np.ptp(places, axis=0))), 1e-6)
     squared = np.square(_turns_between(proposals[:, 1], block) / np.float32(ANGLE_WIDTH))
     for values, width in zip((*places.T, proposals[:, 0]), (reach, reach, LOG_SCALE_WIDTH), strict=True):
-        scaled = ((values - values.mean()) / width).astype(np.float32)  # it is a weight: single precision will do
+        scaled = ((values - values.mean()) / width).astype(np.float32)  # precise enough for a weight
         difference = np.subtract.outer(scaled[block], scaled)
         squared += np.square(difference, out=difference)
     support = np.exp(-0.5 * squared)
