@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lisrd.coordinates import sample_map
 from lisrd.describe.field import Turn, pad_to_stride
+from lisrd.describe.halving import halved
 from lisrd.describe.meta import MetaDescriptors
 from lisrd.invariance import invariances
 from lisrd.types import Keypoints, Selection, TileSampling
@@ -74,7 +75,7 @@ class PaperEncoder(nn.Module):
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         x = images.contiguous(memory_format=torch.channels_last)
         for index, group in enumerate(self.groups):
-            x = group(F.avg_pool2d(x, 2) if index else x)
+            x = group(halved(x) if index else x)
         return x
 
     def fold(self) -> PaperEncoder:

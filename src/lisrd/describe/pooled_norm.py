@@ -44,7 +44,7 @@ class PooledNorm(torch.autograd.Function):
         groups = x.shape[1] // len(weight)
         # In channels-last memory CUDA asserts that there are tensors, and does not look into them.
         not_saved = x.new_empty(0, dtype=mean.dtype)
-        scaled, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
+        _, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
             gradient,
             x,
             *(values.repeat(groups) for values in (weight, mean, variance)),
@@ -52,14 +52,15 @@ class PooledNorm(torch.autograd.Function):
             not_saved,
             False,
             ctx.eps,
-            [True, True, True],
+            [False, True, True],
         )
         by_weight, by_bias = (sums.view(groups, -1).sum(0) for sums in (by_weight, by_bias))
         count = x.numel() // len(weight) * process_count()
         means = sum_over_processes(torch.stack([by_weight, by_bias])) / count
-        factor = -weight / torch.sqrt(variance + ctx.eps)
-        through_statistics = normalise(x, factor * means[0], factor * means[1], mean, variance, ctx.eps)
-        return scaled.add_(through_statistics), by_weight, by_bias, None
+        factor = weight / torch.sqrt(variance + ctx.eps)
+        by_x = normalise(x, -factor * means[0], -factor * means[1], mean, variance, ctx.eps)
+        by_x.addcmul_(gradient, factor.repeat(groups).to(x.dtype)[:, None, None])
+        return by_x, by_weight, by_bias, None
 
 
 def _pooled_statistics(

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lisrd.describe.fused_level import FusedLevel, can_fuse
+from lisrd.describe.halving import halved
 from lisrd.describe.light import CELL, normalised_light
 from lisrd.describe.turns import ConvNorm, Lift, TurnConv
 
@@ -88,7 +89,7 @@ class PyramidEncoder(nn.Module):
         x = x.to(dtype=self.dtype or x.dtype, memory_format=torch.channels_last)
         maps = []
         for index, level in enumerate(self.levels):
-            x = level(F.avg_pool2d(x, 2) if index else x)
+            x = level(halved(x) if index else x)
             maps.append(x)
         return maps
 

@@ -29,6 +29,16 @@ from lisrd.train.data.sources import Mixture, SourceConfig
 Sample = dict[str, Tensor]
 
 _CROPS = 4  # tried in one photograph, which may be half sky
+_LEAST: dict[str, float] = {
+    "height": 32,  # the coarsest map of `pyramid` has a pixel then
+    "width": 32,
+    "num_keypoints": 1,
+    "min_keypoints": 1,
+    "lasting": 0,
+    "canvas": 1,
+    "short_side": 32,
+    "cache_megabytes": 0,
+}
 _ATTEMPTS = 50  # draws until a sample has a readable photograph with enough keypoints
 
 
@@ -52,6 +62,18 @@ class DataConfig:
     canvas: float = 1.4
     short_side: int = 400
     cache_megabytes: float = 1024.0
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if not value >= least:
+                raise ValueError(f"{name} is {value}; it must be {least} or more")
+        if self.min_keypoints > self.num_keypoints:
+            raise ValueError(
+                f"min_keypoints is {self.min_keypoints}, more than the {self.num_keypoints} of num_keypoints"
+            )
+        if not self.lasting <= 1:
+            raise ValueError(f"lasting is {self.lasting}; it must be a share, from 0 to 1")
 
     @property
     def size(self) -> tuple[int, int]:
