@@ -234,6 +234,15 @@ def test_one_value_that_is_not_finite_is_refused(
         match(f0, f1, Policy(selection=selection))
 
 
+@pytest.mark.parametrize("name", ["descriptors", "meta_descriptors", "turned_descriptors"])
+def test_descriptors_that_are_no_unit_vectors_are_refused(name: str) -> None:
+    """Whatever direction it has, a long one is nearest to all that lie on its side."""
+    f0, f1 = (random_features(20, seed, turns=True) for seed in (1, 2))
+    getattr(f1, name)[0, 1] *= 100
+    with pytest.raises(InputError, match=f"features1 hold {name} that are no unit vectors"):
+        match(f0, f1)
+
+
 def test_ragged_batch_equals_singles() -> None:
     pairs = [(random_features(n, n), random_features(m, m + 50)) for n, m in ((12, 9), (5, 14))]
     batches = [_stacked([pair[side] for pair in pairs]) for side in (0, 1)]

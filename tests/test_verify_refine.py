@@ -177,3 +177,10 @@ def test_a_match_is_refined_alike_alone_and_among_others(pair: KnownPair) -> Non
     assert not together.refined[::7].all()
     assert np.array_equal(alone.refined, together.refined[some])
     np.testing.assert_allclose(alone.points1, together.points1[some], atol=1e-4)
+
+
+def test_images_too_long_to_sample_are_refused() -> None:
+    """OpenCV counts the pixels of a side in 16 bits; one more than it can count is refused before anything is made."""
+    with pytest.raises(InputError, match=r"32767 x 2 pixels is too long.*at most 32766"):
+        PreparedImage.of(np.zeros((2, 32_767, 3), np.uint8))
+    assert PreparedImage.of(np.zeros((2, 32_766, 3), np.uint8)).log_grey.shape == (2, 32_766)

@@ -17,9 +17,14 @@ from lisrd.match.selection import distance_of
 from lisrd.match.turn import choose_turn, read_turned
 from lisrd.types import LocalFeatures, Matches
 
-#: Of pixels and of values of unit vectors; the products of twice as many digits stay finite in float32.
-_LARGEST = 1e6
-_VALUES = ("keypoints", "descriptors", "meta_descriptors", "turned_descriptors", "turned_meta_descriptors")
+#: Of values of unit vectors, with room for rounding; of pixels, whose products stay finite in float32.
+_LARGEST = {
+    "keypoints": 1e6,
+    "descriptors": 2.0,
+    "meta_descriptors": 2.0,
+    "turned_descriptors": 2.0,
+    "turned_meta_descriptors": 2.0,
+}
 
 
 @torch.no_grad()
@@ -27,8 +32,8 @@ def match(features0: LocalFeatures, features1: LocalFeatures, policy: Policy = P
     """Matches of one pair of images (batches of one), each with the weights of its invariances.
 
     Raises:
-        InputError: the features hold several images, come from different describers, or are not all finite, or the
-            policy names an invariance that they do not have.
+        InputError: the features hold several images, come from different describers, hold values that are not finite or
+            descriptors that are no unit vectors, or the policy names an invariance that they do not have.
     """
     for suffix, features in enumerate((features0, features1)):
         if len(features) != 1:
@@ -39,7 +44,7 @@ def match(features0: LocalFeatures, features1: LocalFeatures, policy: Policy = P
     # Without padding there is nothing to remove, and a copy would cost more than choosing the turn.
     features0, features1 = (f if f.mask.all() else f.select(0) for f in (features0, features1))
     for suffix, features in enumerate((features0, features1)):
-        _check_finite(features, suffix)
+        _check_values(features, suffix)
     kinds = policy.kinds(features0.invariances)
     turn = choose_turn(features0, features1, kinds, policy)
     scorer = PairScorer.of(features0, read_turned(features1, turn), kinds, policy)
@@ -79,16 +84,18 @@ def _check_alike(features0: LocalFeatures, features1: LocalFeatures) -> None:
             )
 
 
-def _check_finite(features: LocalFeatures, suffix: int) -> None:
-    """One value that is not finite, or whose products are not, would take the maxima of all keypoints."""
-    extremes = {  # NaN where there is one; they take no memory
-        name: torch.stack(values.aminmax()).abs().amax().float()
-        for name in _VALUES
+def _check_values(features: LocalFeatures, suffix: int) -> None:
+    """One descriptor that is not finite, or too long, would take the maxima of all keypoints."""
+    shares = {  # of what is allowed, NaN where there is one; they take no memory
+        name: torch.stack(values.aminmax()).abs().amax().float() / largest
+        for name, largest in _LARGEST.items()
         if (values := getattr(features, name)) is not None and values.numel()
     }
-    if not extremes or torch.stack([*extremes.values()]).amax() < _LARGEST:  # asks a GPU once
+    if not shares or torch.stack([*shares.values()]).amax() < 1:  # asks a GPU once
         return
-    broken = next(name for name, extreme in extremes.items() if not extreme < _LARGEST)
+    broken = next(name for name, share in shares.items() if not share < 1)
+    if shares[broken].isfinite() and broken != "keypoints":
+        raise InputError(f"features{suffix} hold {broken} that are no unit vectors; divide by their lengths")
     raise InputError(f"features{suffix} hold NaN or infinite {broken}; describe the image again")
 
 
