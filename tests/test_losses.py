@@ -30,6 +30,7 @@ from lisrd.train.losses import (
 )
 from lisrd.train.objective import LossConfig, TripletObjective, Views
 from lisrd.train.pair_softmax import dual_softmax_of_descriptors
+from lisrd.train.taught import TEACHER_LOSSES
 
 INFINITE = math.inf
 
@@ -308,18 +309,23 @@ def test_gradients_from_descriptors_and_to_a_teacher(two_triplets: Triplets) -> 
     sharpness = torch.tensor(7.0, dtype=torch.float64, requires_grad=True)
     chosen = torch.tensor([[True, False, True, True], [False, False, True, False]])
     ignored = ignored_negatives(*two_triplets.keypoints[:2], two_triplets.mask, 4.0)
-    teaching = LossConfig(teacher="root-sift", teacher_weight=1.0)
-    objective = TripletObjective(teaching, invariances())
     taught = unit(5, generator, 2).view(2, 5, 1, 6)
 
-    def cosine(*descriptors: Tensor) -> Tensor:
-        return objective._teacher(Views(descriptors, (), torch.zeros(2)), taught, two_triplets.mask, chosen)
+    def to_teacher(loss: str, descriptors: tuple[Tensor, ...], log_sharpness: Tensor) -> Tensor:
+        objective = TripletObjective(
+            LossConfig(teacher="root-sift", teacher_weight=1.0, teacher_loss=loss), invariances()
+        )
+        del objective.log_sharpness
+        objective.log_sharpness = log_sharpness
+        return objective._teacher(Views(descriptors, (), torch.zeros(2)), taught, two_triplets, chosen)
 
     check = torch.autograd.gradcheck
     assert check(
         lambda a, b, k: dual_softmax_of_descriptors(a, b, ignored, chosen, k), (*views[:2], sharpness)
     )
-    assert check(cosine, tuple(views))
+    for loss in TEACHER_LOSSES:
+        log = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+        assert check(lambda *inputs, loss=loss: to_teacher(loss, inputs[:3], inputs[3]), (*views, log))
 
 
 # The dual softmax straight from descriptors.

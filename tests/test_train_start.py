@@ -20,10 +20,12 @@ from lisrd.invariance import invariances
 from lisrd.train.config import OptimiserConfig, RunConfig, TrainingConfig, load_config
 from lisrd.train.data.dataset import DataConfig
 from lisrd.train.data.sources import SourceConfig
+from lisrd.train.data.triplets import Triplets
 from lisrd.train.objective import LossConfig, TripletObjective, Views
 from lisrd.train.run import build_trainer
 from lisrd.train.schedule import learning_rate
 from lisrd.train.start import start_from
+from lisrd.train.taught import finding_loss
 from lisrd.train.teacher import Beside, Teacher, principal_components
 from lisrd.train.trainer import Trainer
 from lisrd.types import Keypoints
@@ -232,21 +234,68 @@ def test_cooldown_by_hand() -> None:
     assert {spent: learning_rate(config, 1000, spent) for spent in shares} == pytest.approx(shares)
 
 
-def test_teacher_by_hand() -> None:
+@pytest.fixture
+def anchors() -> Triplets:
+    """Two triplets of three keypoints at one place in all images; nothing changed in the first, all in the second."""
+    places = torch.tensor([[10.0, 10.0], [30.0, 10.0], [50.0, 10.0]]).expand(3, 2, 3, 2)
+    same, mask = torch.eye(3).expand(2, 3, 3), torch.ones(2, 3, dtype=torch.bool)
+    changed = torch.tensor([False, True])
+    return Triplets(torch.zeros(3, 2, 3, 64, 64), places, mask, same, same, 2.0 * changed, changed, changed)
+
+
+def test_teacher_by_hand(anchors: Triplets) -> None:
     """One learner of four; the changed view is asked only where nothing changed that it varies with."""
-    kinds = invariances()
     teaching = LossConfig(teacher="aliked-n16=x", teacher_weight=1.0, teacher_kinds=("rot_var_illum_invar",))
-    objective = TripletObjective(teaching, kinds)
+    objective = TripletObjective(teaching, invariances())
     x, y = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
     right = x.expand(2, 3, 4, 2)  # B, N, V, D
     views = Views((right, y.expand(2, 3, 4, 2), right), (right, right, right), torch.zeros(2))
-    mask = torch.ones(2, 3, dtype=torch.bool)
     taught = x.expand(2, 3, 1, 2)
     asked = torch.tensor([[True] * 4, [False] * 4])
     # 2 x 2 views agree, 1 asked view is orthogonal, 1 is not asked: 1 of 5.
-    assert float(objective._teacher(views, taught, mask, asked)) == pytest.approx(0.2)
+    assert float(objective._teacher(views, taught, anchors, asked)) == pytest.approx(0.2)
     # Of the first anchor alone: 1 of 3.
-    assert float(objective._teacher(views, taught[:1], mask, asked)) == pytest.approx(1 / 3)
+    assert float(objective._teacher(views, taught[:1], anchors, asked)) == pytest.approx(1 / 3)
+
+
+def test_finding_the_teachers_descriptors_by_hand(anchors: Triplets) -> None:
+    """Three descriptors at right angles: each view that has them finds each with odds of e^k to twice 1."""
+    teaching = LossConfig(
+        teacher="aliked-n16=x",
+        teacher_weight=1.0,
+        teacher_kinds=("rot_var_illum_invar",),
+        teacher_loss="dual_softmax",
+    )
+    objective = TripletObjective(teaching, invariances())
+    k = objective.config.initial_sharpness
+    taught = torch.eye(3).expand(2, 3, 3)[:, :, None]  # S, N, K, D
+    right = torch.eye(3).expand(2, 3, 3)[:, :, None].expand(2, 3, 4, 3)
+    exchanged = right[:, [1, 0, 2]]
+    found = math.log(1 + 2 * math.exp(-k))
+    missed = found + 2 / 3 * k  # two of three are where the other should be
+    asked = torch.tensor([[True] * 4, [False] * 4])
+    for changed, expected in ((right, found), (exchanged, (2 * found + missed) / 3)):
+        views = Views((right, changed, right), (), torch.zeros(2))
+        loss = objective._teacher(views, taught, anchors, asked)
+        assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-7)
+    nothing = torch.zeros(
+        2, 4, dtype=torch.bool
+    )  # asked of the changed views: a loss of 0, still a mean of three
+    views = Views((right, exchanged, right), (), torch.zeros(2))
+    assert float(objective._teacher(views, taught, anchors, nothing)) == pytest.approx(
+        found * 2 / 3, abs=1e-7
+    )
+
+
+def test_what_is_near_is_no_negative_of_a_teacher(anchors: Triplets) -> None:
+    """With all three keypoints in one place nothing is left to be told apart."""
+    learners, taught = (
+        torch.eye(3).expand(3, 2, 3, 3)[:, :, :, None],
+        torch.eye(3).expand(2, 3, 3)[:, :, None],
+    )
+    asked, places = torch.ones(3, 2, 1, dtype=torch.bool), [xy * 0.01 for xy in anchors.keypoints]
+    loss = finding_loss(learners, taught, asked, anchors.mask, places, 4.0, torch.tensor(2.0))
+    assert float(loss) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_teacher_with_several_descriptors_gives_each_kind_its_own() -> None:

@@ -37,6 +37,7 @@ from lisrd.train.losses import (
 )
 from lisrd.train.pair_selection import selected_similarity, weights_of_factors
 from lisrd.train.pair_softmax import dual_softmax_of_descriptors
+from lisrd.train.taught import TEACHER_LOSSES, finding_loss, likeness_loss
 from lisrd.types import Keypoints
 
 
@@ -57,6 +58,9 @@ class LossConfig:
     teacher_beside_weight: float = 1.0  # of its values to the teacher's, both of length 1
     teacher_beside_kinds: tuple[str, ...] = ("rot_var_illum_invar",)
     teacher_weight: float = 0.0
+    teacher_loss: str = (
+        "cosine"  # or "dual_softmax": each view finds its partners among the teacher's descriptors
+    )
     teacher_share: float = 1.0  # of every batch; a teacher may cost more than the network
     teacher_kinds: tuple[str, ...] = ("rot_var_illum_invar",)
     hints: str = ""  # a network, bundled or a file: its maps and descriptors of the same views
@@ -76,6 +80,10 @@ class LossConfig:
         if self.teacher_beside and untaught:
             raise ValueError(
                 f"loss.teacher_beside_kinds names {', '.join(untaught)}: not in loss.teacher_kinds"
+            )
+        if self.teacher_loss not in TEACHER_LOSSES:
+            raise ValueError(
+                f"loss.teacher_loss is {self.teacher_loss!r}; it must be one of {', '.join(TEACHER_LOSSES)}"
             )
         if self.matching not in ("dual_softmax", "triplet"):
             raise ValueError(f"loss.matching is {self.matching!r}; it must be 'dual_softmax' or 'triplet'")
@@ -154,7 +162,7 @@ class TripletObjective(nn.Module):
             parts["meta"] = masked_mean(self._pair_loss(weighted, ignored), triplets.mask)
             parts["selection"] = self._selection(own_weights, triplets, residual)
         if taught is not None:
-            parts["teacher"] = self._teacher(views, taught, triplets.mask, must_match)
+            parts["teacher"] = self._teacher(views, taught, triplets, must_match)
         if hinting is not None:
             with torch.no_grad():
                 hints = read_views(hinting, triplets, turn, residual)
@@ -246,15 +254,20 @@ class TripletObjective(nn.Module):
         self,
         views: Views,
         taught: Float[Tensor, "S N K D"],
-        mask: Bool[Tensor, "B N"],
+        triplets: Triplets,
         must_match: Bool[Tensor, "B V"],
     ) -> Float[Tensor, ""]:
-        """1 - cosine to the teacher's descriptor of the clean anchor, in every view that must match it."""
+        """What is asked of every view that must match the clean anchor."""
         count = len(taught)
         learners = torch.stack(views.descriptors)[:, :count, :, self.taught]  # (3, S, N, K, D)
-        asked = torch.ones_like(learners[..., 0], dtype=torch.bool) & mask[:count, :, None]
-        asked[1] &= must_match[:count, None, self.taught]
-        return masked_mean(1 - (learners * taught).sum(-1), asked)
+        asked = torch.ones_like(learners[:, :, 0, :, 0], dtype=torch.bool)
+        asked[1] = must_match[:count, self.taught]
+        mask = triplets.mask[:count]
+        if self.config.teacher_loss == "cosine":
+            return likeness_loss(learners, taught, asked, mask)
+        places = [xy[:count] for xy in triplets.keypoints]
+        radius, sharpness = self.config.ignore_radius, self.log_sharpness.exp()
+        return finding_loss(learners, taught, asked, mask, places, radius, sharpness)
 
 
 def selection_factors(
