@@ -282,7 +282,7 @@ def test_finding_the_teachers_descriptors_by_hand(anchors: Triplets) -> None:
         2, 4, dtype=torch.bool
     )  # asked of the changed views: a loss of 0, still a mean of three
     views = Views((right, exchanged, right), (), torch.zeros(2))
-    assert float(objective._teacher(views, taught, anchors, nothing)) == pytest.approx(
+    assert objective._teacher(views, taught, anchors, nothing).item() == pytest.approx(
         found * 2 / 3, abs=1e-7
     )
 
