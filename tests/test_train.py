@@ -289,7 +289,6 @@ def test_validation_scores_every_kind(config: Path, photographs: Path, tmp_path:
         ("[data]\nheight = 0", r"\[data\]: height is 0; it must be 32 or more"),
         ("[data]\ncanvas = nan", "canvas is nan; it must be 1 or more"),
         ("[data]\nlasting = 2", "it must be a share"),
-        ("[data]\nnum_keypoints = 8", "min_keypoints is 32, more than the 8 of num_keypoints"),
         ("[run]\nsteps = -1", r"\[run\]: run.steps is -1; it must be 0 or more"),
         ("[run]\nminutes = nan", "it must be 0 or more"),
         ("[run]\nbatch_size = 0", "it must be 1 or more"),
@@ -311,10 +310,10 @@ def test_shipped_configurations_load(path: Path) -> None:
 
 
 def test_tables_become_dataclasses() -> None:
-    table = {"network": {"widths": [4, 4], "turns": 1}, "data": {"num_keypoints": 70}}
+    table = {"network": {"widths": [4, 4], "turns": 1}, "data": {"num_keypoints": 7}}
     config = network_config(table, "here")
     assert config.network == PyramidConfig(widths=(4, 4), turns=1)
-    assert config.data == DataConfig(num_keypoints=70)
+    assert config.data == DataConfig(num_keypoints=7)
 
 
 def test_fitting_turn_by_hand() -> None:

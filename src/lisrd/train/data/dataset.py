@@ -68,10 +68,6 @@ class DataConfig:
             value = getattr(self, name)
             if not value >= least:
                 raise ValueError(f"{name} is {value}; it must be {least} or more")
-        if self.min_keypoints > self.num_keypoints:
-            raise ValueError(
-                f"min_keypoints is {self.min_keypoints}, more than the {self.num_keypoints} of num_keypoints"
-            )
         if not self.lasting <= 1:
             raise ValueError(f"lasting is {self.lasting}; it must be a share, from 0 to 1")
 
