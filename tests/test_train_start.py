@@ -287,15 +287,27 @@ def test_finding_the_teachers_descriptors_by_hand(anchors: Triplets) -> None:
     )
 
 
-def test_what_is_near_is_no_negative_of_a_teacher(anchors: Triplets) -> None:
-    """With all three keypoints in one place nothing is left to be told apart."""
-    learners, taught = (
-        torch.eye(3).expand(3, 2, 3, 3)[:, :, :, None],
-        torch.eye(3).expand(2, 3, 3)[:, :, None],
-    )
-    asked, places = torch.ones(3, 2, 1, dtype=torch.bool), [xy * 0.01 for xy in anchors.keypoints]
+@pytest.mark.parametrize("view", [0, 1, 2])
+def test_what_is_near_in_a_view_is_no_negative_of_a_teacher(anchors: Triplets, view: int) -> None:
+    """With all keypoints in one place, in the anchor or in the view that is asked, nothing is left to be told apart."""
+    taught = torch.eye(3).expand(2, 3, 3)[:, :, None]
+    asked = torch.zeros(3, 2, 1, dtype=torch.bool)
+    asked[1] = True
+    places = [xy * (0.01 if index == view else 1) for index, xy in enumerate(anchors.keypoints)]
+    learners = taught.expand(3, 2, 3, 1, 3)
     loss = finding_loss(learners, taught, asked, anchors.mask, places, 4.0, torch.tensor(2.0))
-    assert float(loss) == pytest.approx(0.0, abs=1e-6)
+    negatives = 2 if view == 2 else 0  # the places of a view that is not asked say nothing of the others
+    assert loss.item() == pytest.approx(math.log(1 + negatives * math.exp(-2)) / 3, abs=1e-6)
+
+
+def test_hidden_keypoints_are_not_asked_to_find_a_teachers_descriptor(anchors: Triplets) -> None:
+    """Of two that are left each has one negative; the hidden one, far from its own, is not counted."""
+    taught = torch.eye(3).expand(2, 3, 3)[:, :, None]
+    learners = taught.expand(3, 2, 3, 1, 3).clone()
+    learners[:, :, 2] *= -1
+    asked, mask = torch.ones(3, 2, 1, dtype=torch.bool), torch.tensor([[True, True, False]]).expand(2, 3)
+    loss = finding_loss(learners, taught, asked, mask, list(anchors.keypoints), 4.0, torch.tensor(2.0))
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-2)), abs=1e-6)
 
 
 def test_a_teacher_with_several_descriptors_gives_each_kind_its_own() -> None:
