@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from lisrd import compiled
 from lisrd.describe.precision import choose_precision, has_fast_bfloat16
 from lisrd.match import passes
 
@@ -24,7 +25,7 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[st
 
         monkeypatch.setattr(torch.version, "cuda", "13.0")
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-        monkeypatch.setattr(passes, "_is_installed", lambda module: installed)
+        monkeypatch.setattr(passes, "is_installed", lambda module: installed)
         monkeypatch.setattr(passes, "_run_once", run_once)
         passes._obstacle_to_triton.cache_clear()
         return passes.choose_pass("cuda")
@@ -64,21 +65,21 @@ def test_torch_on_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_numba_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     for installed, name in ((True, "numba"), (False, "torch")):
-        monkeypatch.setattr(passes, "_is_installed", lambda module, here=installed: here)
-        passes._obstacle_to_numba.cache_clear()
+        monkeypatch.setattr(compiled, "is_installed", lambda module, here=installed: here)
+        compiled.obstacle_to.cache_clear()
         assert passes.choose_pass("cpu")[0] == name
-    passes._obstacle_to_numba.cache_clear()
+    compiled.obstacle_to.cache_clear()
 
 
 def test_torch_where_numba_cannot_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> None:
         raise RuntimeError("cannot cache function: no locator available\nfor file x")
 
-    monkeypatch.setattr(passes, "_is_installed", lambda module: True)
-    monkeypatch.setattr(passes.importlib, "import_module", broken)
-    passes._obstacle_to_numba.cache_clear()
+    monkeypatch.setattr(compiled, "is_installed", lambda module: True)
+    monkeypatch.setattr(compiled.importlib, "import_module", broken)
+    compiled.obstacle_to.cache_clear()
     chosen, reason = passes.choose_pass("cpu")
-    passes._obstacle_to_numba.cache_clear()
+    compiled.obstacle_to.cache_clear()
     assert chosen == "torch"
     assert reason.endswith("(RuntimeError: cannot cache function: no locator available)")
 

@@ -27,6 +27,7 @@ _EXTRAS = {
 
 def info(json: JsonOption = False) -> None:
     """Versions, devices, weights, and what is accelerated: the text for a bug report."""
+    from lisrd.describe.norm_passes import norm_pass
     from lisrd.describe.precision import choose_precision
     from lisrd.describe.weights import bundled_names
     from lisrd.match.passes import choose_pass
@@ -34,6 +35,7 @@ def info(json: JsonOption = False) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision, reason = choose_precision("auto", device)
     matching_pass, pass_reason = choose_pass(device)
+    training_pass, training_reason = norm_pass(device)
     document: dict[str, Any] = {
         "lisrd": lisrd.__version__,
         "python": platform.python_version(),
@@ -47,6 +49,7 @@ def info(json: JsonOption = False) -> None:
         "threads": torch.get_num_threads(),
         "precision": {"auto": str(precision).removeprefix("torch."), "reason": reason},
         "matching": {"pass": matching_pass, "reason": pass_reason},
+        "training": {"pass": training_pass, "reason": training_reason},
         "weights": bundled_names(),
     }
     answer(document, json, _as_text(document))

@@ -37,7 +37,7 @@ class PlainLevel(nn.Module):
         self.down = ConvNorm(down, channels)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
-        return F.relu(self.down(x), inplace=True)
+        return self.down(x, rectify=True)
 
 
 class Level(PlainLevel):
@@ -50,7 +50,23 @@ class Level(PlainLevel):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
         x = super().forward(x)
-        return F.relu(x + self.second(F.relu(self.first(x), inplace=True)), inplace=True)
+        return self.second(self.first(x, rectify=True), skip=x, rectify=True)
+
+
+class FoldedLevel(nn.Module):
+    """The same map as a level of ordinary convolutions, one or three."""
+
+    def __init__(self, *convolutions: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(convolutions)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
+        down, *block = self.convolutions
+        x = F.relu(down(x), inplace=True)
+        if not block:
+            return x
+        first, second = block
+        return F.relu(x + second(F.relu(first(x), inplace=True)), inplace=True)
 
 
 class PyramidEncoder(nn.Module):
@@ -103,17 +119,17 @@ class PyramidEncoder(nn.Module):
     @torch.no_grad()
     def fold(self) -> PyramidEncoder:
         """Replace every convolution and BatchNorm by one ordinary convolution; for inference only."""
-        for level in self.levels:
-            for name, part in list(level.named_children()):
-                if isinstance(part, ConvNorm):
-                    folded: Any = part.fold()  # torch types no memory format
-                    setattr(level, name, folded.to(memory_format=torch.channels_last))
+        unfolded: Any = self.levels
+        folded: Any = nn.ModuleList(
+            FoldedLevel(*(one.fold() for one in level.children())) for level in unfolded
+        )
+        self.levels = folded.to(memory_format=torch.channels_last)  # torch types no memory format
         return self
 
     def fuse(self, dtype: torch.dtype) -> PyramidEncoder:
         """Compute the folded levels in `dtype`, with sums and ReLUs within the convolutions, where the device can."""
         if can_fuse(next(self.parameters()).device):
             folded: Any = self.levels
-            self.levels = nn.ModuleList(FusedLevel(*level.children(), dtype=dtype) for level in folded)
+            self.levels = nn.ModuleList(FusedLevel(*level.convolutions, dtype=dtype) for level in folded)
             self.dtype = dtype
         return self

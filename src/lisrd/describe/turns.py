@@ -165,11 +165,17 @@ class TurnBatchNorm(nn.Module):
         self.turns = turns
         self.norm = nn.BatchNorm2d(channels)
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    def forward(
+        self,
+        x: Float[Tensor, "B C H W"],
+        skip: Float[Tensor, "B C H W"] | None = None,
+        rectify: bool = False,
+    ) -> Float[Tensor, "B C H W"]:
+        """The normalised map, plus `skip`, rectified or not."""
         norm = self.norm
         if not self.training:
-            return normalise(x, norm.weight, norm.bias, *self._running(), norm.eps)
-        normed, mean, variance = PooledNorm.apply(x, norm.weight, norm.bias, norm.eps)
+            return normalise(x, norm.weight, norm.bias, *self._running(), norm.eps, skip, rectify)
+        normed, mean, variance = PooledNorm.apply(x, norm.weight, norm.bias, norm.eps, skip, rectify)
         self._remember(mean, variance, x.numel() // len(mean) * process_count())
         return normed
 
@@ -200,15 +206,20 @@ class TurnBatchNorm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution and BatchNorm; in evaluation they are one convolution, folded once by `fold`."""
+    """Convolution and BatchNorm, then plus `skip`, rectified or not; `fold` makes one convolution of both."""
 
     def __init__(self, conv: TurnConv | Lift, out_channels: int) -> None:
         super().__init__()
         self.conv = conv
         self.norm = TurnBatchNorm(out_channels, conv.turns)
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
-        return self.norm(self.conv(x))
+    def forward(
+        self,
+        x: Float[Tensor, "B C H W"],
+        skip: Float[Tensor, "B K h w"] | None = None,
+        rectify: bool = False,
+    ) -> Float[Tensor, "B K h w"]:
+        return self.norm(self.conv(x), skip, rectify)
 
     def fold(self) -> nn.Conv2d:
         """The same map as one ordinary convolution with bias."""

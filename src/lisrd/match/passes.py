@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from functools import cache
 from typing import Literal
 
 import torch
 
+from lisrd.compiled import is_installed, obstacle_to
 from lisrd.match.gpu import nearest_on_gpu
 
 Pass = Literal["torch", "numba", "triton"]
@@ -20,7 +19,7 @@ _COMPUTE_CAPABILITY = (8, 0)
 def choose_pass(device: str) -> tuple[Pass, str]:
     """The fastest that is installed, and the reason in words; every one finds the same neighbours."""
     if device == "cpu":
-        obstacle = _obstacle_to_numba()
+        obstacle = obstacle_to("lisrd.match.fused_kernel")
         return ("torch", obstacle) if obstacle else ("numba", "one pass over each tile in the cache")
     if device == "cuda" and torch.version.cuda:
         obstacle = _obstacle_to_triton()
@@ -28,28 +27,10 @@ def choose_pass(device: str) -> tuple[Pass, str]:
     return "torch", f"nothing faster is there for {device}"
 
 
-def _is_installed(module: str) -> bool:
-    """Whether it could be imported; it is not loaded."""
-    return importlib.util.find_spec(module) is not None
-
-
-@cache
-def _obstacle_to_numba() -> str:
-    """Why the pass that it compiles is not there; empty where it is. Loads it."""
-    if not _is_installed("numba"):
-        return "numba is not installed; pip install 'lisrd[fast]' makes matching faster"
-    try:
-        importlib.import_module("lisrd.match.fused_kernel")
-    except Exception as error:  # a NumPy that numba does not know, or nowhere to keep what is compiled
-        words = str(error).partition("\n")[0]
-        return f"numba is of no use here ({type(error).__name__}: {words})"
-    return ""
-
-
 @cache
 def _obstacle_to_triton() -> str:
     """Why its kernel does not run on the GPU, found by running it once; empty where it does."""
-    if not _is_installed("triton"):
+    if not is_installed("triton"):
         return "triton is not installed"
     capability = torch.cuda.get_device_capability()
     if capability < _COMPUTE_CAPABILITY:
