@@ -50,6 +50,8 @@ def run_together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
         work()
         for other in others:
             other.result()
+    while waiting:  # an error ended the thread that would have done it
+        work()
     if errors:
         raise errors[0]
     return results
@@ -58,16 +60,16 @@ def run_together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
 def _work_off(
     waiting: deque[tuple[int, Task]], results: list[Any], errors: list[BaseException], _: object = None
 ) -> None:
-    """Take tasks as long as there are any: OpenMP may give fewer threads than it is asked for."""
-    while True:
-        try:
-            number, task = waiting.popleft()
-        except IndexError:
-            return
-        try:
+    """Take tasks until there are none: OpenMP may give fewer threads than it is asked for."""
+    try:
+        while True:
+            try:
+                number, task = waiting.popleft()
+            except IndexError:
+                return
             results[number] = task()
-        except BaseException as error:  # a C function calls, through which nothing can be raised
-            errors.append(error)
+    except BaseException as error:  # Ctrl-C too: nothing can be raised through the C function that calls this
+        errors.append(error)
 
 
 @cache
