@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lisrd import compiled
 from lisrd.describe import pooled_norm
-from lisrd.describe.norm_passes import CompiledPasses, TorchPasses, choose_passes
+from lisrd.describe.norm_passes import CompiledPasses, TorchPasses, choose_passes, norm_pass
 from lisrd.describe.pooled_norm import PooledNorm
 from lisrd.describe.turns import TurnBatchNorm
 
@@ -217,6 +217,8 @@ def test_the_compiled_passes_are_chosen_for_what_they_take() -> None:
     low = x.bfloat16()
     assert isinstance(choose_passes(x, None), CompiledPasses)
     assert isinstance(choose_passes(low, low), CompiledPasses)
+    assert norm_pass("cpu")[0] == "numba"
+    assert norm_pass("cuda")[0] == "torch"
     for maps_ in (
         (x.double(), None),
         (x.half(), None),
@@ -231,9 +233,11 @@ def test_torch_does_it_where_numba_is_missing(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(compiled, "is_installed", lambda module: False)
     compiled.obstacle_to.cache_clear()
     x = torch.zeros(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
-    chosen = choose_passes(x)
+    chosen, named = choose_passes(x), norm_pass("cpu")
     compiled.obstacle_to.cache_clear()
     assert isinstance(chosen, TorchPasses)
+    assert named[0] == "torch"
+    assert "pip install 'lisrd[fast]'" in named[1]
 
 
 @pytest.mark.parametrize("training", [True, False])
