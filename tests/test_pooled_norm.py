@@ -201,14 +201,15 @@ def test_variance_of_large_numbers() -> None:
 
 @needs_numba
 def test_a_gradient_in_another_memory_format() -> None:
+    """Of a map of several blocks of rows."""
     torch.manual_seed(0)
-    x = maps(4).float().contiguous(memory_format=torch.channels_last)
+    x = (5 + torch.randn(2, 12, 60, 50)).contiguous(memory_format=torch.channels_last)
     weight, bias, gradient = torch.rand(3), torch.rand(3), torch.randn(x.shape)
     assert not gradient.is_contiguous(memory_format=torch.channels_last)
     a, b = x.clone().requires_grad_(), x.double().requires_grad_()
     PooledNorm.apply(a, weight, bias, 1e-5, None, True)[0].backward(gradient)
     PooledNorm.apply(b, weight.double(), bias.double(), 1e-5, None, True)[0].backward(gradient.double())
-    torch.testing.assert_close(a.grad.double(), b.grad, rtol=1e-4, atol=1e-4, check_stride=False)
+    torch.testing.assert_close(a.grad.double(), b.grad, rtol=1e-4, atol=1e-5, check_stride=False)
 
 
 @needs_numba
