@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,44 +34,7 @@ class Sums(NamedTuple):
     centred: Float[Tensor, " K"]
 
 
-class Passes(Protocol):
-    """Numbers per channel are float32 at least."""
-
-    def statistics(self, x: Float[Tensor, "B K H W"]) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
-        """Mean and biased variance of every channel."""
-
-    def affine(
-        self,
-        x: Float[Tensor, "B K H W"],
-        scale: Float[Tensor, " K"],
-        shift: Float[Tensor, " K"],
-        skip: Float[Tensor, "B K H W"] | None,
-        rectify: bool,
-    ) -> Float[Tensor, "B K H W"]:
-        """scale x + shift, then plus `skip`, then its positive part."""
-
-    def sums(
-        self,
-        gradient: Float[Tensor, "B K H W"],
-        x: Float[Tensor, "B K H W"],
-        mean: Float[Tensor, " K"],
-        out: Float[Tensor, "B K H W"] | None,
-        needs_gradient: bool,
-    ) -> Sums:
-        """Of the gradient where `out`, if given, is above 0; as a map of its own if that is needed."""
-
-    def combine(
-        self,
-        sums: Sums,
-        x: Float[Tensor, "B K H W"],
-        by_gradient: Float[Tensor, " K"],
-        by_x: Float[Tensor, " K"],
-        constant: Float[Tensor, " K"],
-    ) -> Float[Tensor, "B K H W"]:
-        """by_gradient g + by_x x + constant."""
-
-
-def choose_passes(*maps: Tensor | None) -> Passes:
+def choose_passes(*maps: Tensor | None) -> TorchPasses:
     """The compiled ones for what they can take: on a CPU, float32 or bfloat16, channels last."""
     given = [each for each in maps if each is not None]
     fit = len({each.dtype for each in given}) == 1 and all(map(_fits, given))
@@ -92,9 +55,10 @@ def _fits(x: Tensor) -> bool:
 
 
 class TorchPasses:
-    """Any device, any type, any memory format."""
+    """Any device, any type, any memory format; numbers per channel are float32 at least."""
 
     def statistics(self, x: Float[Tensor, "B K H W"]) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
+        """Mean and biased variance of every channel."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         if x.device.type != "cpu":
             variance, mean = torch.var_mean(x.to(dtype), dim=(0, 2, 3), correction=0)
@@ -112,6 +76,7 @@ class TorchPasses:
         skip: Float[Tensor, "B K H W"] | None,
         rectify: bool,
     ) -> Float[Tensor, "B K H W"]:
+        """scale x + shift, then plus `skip`, then its positive part."""
         out = _scaled(x, scale, shift)
         if skip is not None:
             out = out.add_(skip)
@@ -125,6 +90,7 @@ class TorchPasses:
         out: Float[Tensor, "B K H W"] | None,
         needs_gradient: bool,
     ) -> Sums:
+        """Of the gradient where `out`, if given, is above 0; as a map of its own if that is needed."""
         if out is not None:
             gradient = torch.ops.aten.threshold_backward(gradient, out, 0)
         one = torch.ones_like(mean)
@@ -143,6 +109,7 @@ class TorchPasses:
         by_x: Float[Tensor, " K"],
         constant: Float[Tensor, " K"],
     ) -> Float[Tensor, "B K H W"]:
+        """by_gradient g + by_x x + constant."""
         result = _scaled(x, by_x, constant)
         return result.addcmul_(sums.gradient, by_gradient.to(x.dtype)[:, None, None])
 
@@ -156,8 +123,8 @@ def _scaled(
     )[0]
 
 
-class CompiledPasses:
-    """Maps of float32 or bfloat16, channels last; as many threads as torch computes with."""
+class CompiledPasses(TorchPasses):
+    """The same for maps of float32 or bfloat16, channels last; as many threads as torch computes with."""
 
     def statistics(self, x: Float[Tensor, "B K H W"]) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
         from lisrd.describe.norm_kernel import add_moments
