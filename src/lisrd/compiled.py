@@ -16,7 +16,9 @@ def is_installed(module: str) -> bool:
 def obstacle_to(module: str) -> str:
     """Why a module of compiled loops is not there; empty where it is. Loads it."""
     if not is_installed("numba"):
-        return "numba is not installed; pip install 'lisrd[fast]' makes matching and training faster"
+        return (
+            "numba is not installed; pip install 'lisrd[fast]' makes matching, refining and training faster"
+        )
     try:
         importlib.import_module(module)
     except Exception as error:  # a NumPy that numba does not know, or nowhere to keep what is compiled

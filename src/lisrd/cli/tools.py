@@ -31,11 +31,13 @@ def info(json: JsonOption = False) -> None:
     from lisrd.describe.precision import choose_precision
     from lisrd.describe.weights import bundled_names
     from lisrd.match.passes import choose_pass
+    from lisrd.verify.lucas_kanade import refining_pass
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision, reason = choose_precision("auto", device)
     matching_pass, pass_reason = choose_pass(device)
     training_pass, training_reason = norm_pass(device)
+    refining, refining_reason = refining_pass()
     document: dict[str, Any] = {
         "lisrd": lisrd.__version__,
         "python": platform.python_version(),
@@ -49,6 +51,7 @@ def info(json: JsonOption = False) -> None:
         "threads": torch.get_num_threads(),
         "precision": {"auto": str(precision).removeprefix("torch."), "reason": reason},
         "matching": {"pass": matching_pass, "reason": pass_reason},
+        "refining": {"pass": refining, "reason": refining_reason},
         "training": {"pass": training_pass, "reason": training_reason},
         "weights": bundled_names(),
     }

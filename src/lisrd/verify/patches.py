@@ -19,6 +19,7 @@ from lisrd.types import ImageLike
 
 #: Spacings of samples are rounded to powers of this; the image is prepared once for each.
 STEP = 2**0.5
+MOST_LEVELS = 13  # spacings up to 64 pixels
 #: Standard deviations in sample spacings: what is smoothed away, and what counts as local.
 BLUR, LOCAL = 0.5, 4.0
 #: Grey values of this size (of 255) and deviations of the logarithm below this are noise.
@@ -112,7 +113,7 @@ def sample_patches(
 def spacing_levels(frames: Float[np.ndarray, "S 2 2"]) -> Int[np.ndarray, " S"]:
     """The level of `PreparedImage` for each frame: by the geometric mean of its two sample spacings."""
     spacing = np.sqrt(np.abs(np.linalg.det(frames)))
-    return np.clip(np.round(np.log(np.maximum(spacing, 1e-3)) / np.log(STEP)), 0, 12).astype(int)
+    return np.clip(np.round(np.log(np.maximum(spacing, 1e-3)) / np.log(STEP)), 0, MOST_LEVELS - 1).astype(int)
 
 
 def _remap(image: np.ndarray, places: Float[np.ndarray, "S K 2"]) -> Float[np.ndarray, "S K"]:

@@ -12,20 +12,14 @@ from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from lisrd.errors import InputError
 from lisrd.types import ImageLike
 from lisrd.verify.local_affine import Frames, affine_of_frames, affine_of_homography, affine_of_neighbours
 from lisrd.verify.lucas_kanade import align
-from lisrd.verify.patches import (
-    PreparedImage,
-    sample_offsets,
-    sample_patches,
-    sample_places,
-    spacing_levels,
-    square_grid,
-)
+from lisrd.verify.patch_pairs import PatchPairs
+from lisrd.verify.patches import PreparedImage
 from lisrd.verify.robust import Points, as_matrix
 
 Mode = Literal["off", "on", "auto"]
@@ -167,32 +161,16 @@ def _align(
     points1: np.ndarray,
     affine: np.ndarray,
 ) -> _Placed:
-    grid = square_grid(stage.side)
     frame0 = _frame(affine, stage.spacing)
     frame1 = affine @ frame0
-    level1 = spacing_levels(frame1)
-    offsets1 = sample_offsets(frame1, grid)
-
-    def places(rows: Int[np.ndarray, " R"], warps: Float[np.ndarray, "R 2 3"]) -> Float[np.ndarray, "R K 2"]:
-        centres = points1[rows] + (frame1[rows] @ warps[:, :, 2:])[..., 0]
-        warped = sample_offsets(frame1[rows] @ warps[:, :, :2], grid) if stage.affine else offsets1[rows]
-        return sample_places(centres, warped)
-
-    def read(rows: Int[np.ndarray, " R"], warps: Float[np.ndarray, "R 2 3"]) -> Float[np.ndarray, "R K"]:
-        return sample_patches(image1, places(rows, warps), level1[rows])
-
-    places0 = sample_places(points0, sample_offsets(frame0, grid))
-    templates = sample_patches(image0, places0, spacing_levels(frame0))
-    found = align(templates, read, stage.side, stage.affine, stage.iterations)
+    pairs = PatchPairs(image0, image1, points0, points1, frame0, frame1, stage.side)
+    found = align(pairs, stage.affine, stage.iterations)
     moved = points1 + (frame1 @ found.warps[:, :, 2:])[..., 0]
-    corners = [0, stage.side - 1, -stage.side, -1]
-    inside = image0.contains(places0[:, corners])
-    inside &= image1.contains(moved[:, None] + offsets1[:, corners])
     covariance = frame1 @ found.covariance @ frame1.transpose(0, 2, 1) * SAMPLES_PER_FACT / stage.side**2
     sigma = np.sqrt(np.maximum(np.trace(covariance, axis1=1, axis2=2) / 2, 0))
     shape = found.warps[:, :, :2]
     fits = found.converged & _usable(shape)
-    return _Placed(moved, sigma, found.correlation, affine @ shape, inside, fits)
+    return _Placed(moved, sigma, found.correlation, affine @ shape, pairs.inside(moved), fits)
 
 
 def _frame(affine: np.ndarray, spacing: float) -> Float[np.ndarray, "S 2 2"]:
