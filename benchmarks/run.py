@@ -98,6 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny inputs, one round: does it run?")
     parser.add_argument("--only", choices=GROUPS, help="one group of rows, without growth, memory and floors")
+    parser.add_argument("--skip", nargs="+", choices=GROUPS, default=[], help="groups of rows to leave out")
     parser.add_argument("--out", type=Path, default=_HERE, help="folder of results.json and RESULTS.md")
     parser.add_argument("--threads", type=int, help="of torch; all cores by default")
     parser.add_argument(
@@ -109,7 +110,9 @@ def main(arguments: list[str] | None = None) -> None:
     clock = _CLOCKS[options.clock]
     effort = Effort(1, 0.0, clock) if options.quick else Effort(clock=clock)
     sizes = QUICK if options.quick else Sizes()
-    groups = (options.only,) if options.only else GROUPS
+    groups = tuple(
+        group for group in ((options.only,) if options.only else GROUPS) if group not in options.skip
+    )
     with tempfile.TemporaryDirectory() as directory:
         results = measure(sizes, effort, groups, Path(directory))
     if not options.only:

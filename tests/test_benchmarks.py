@@ -142,8 +142,16 @@ def test_one_group_of_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_everything_quickly(tmp_path: Path) -> None:
-    results = run_quickly(tmp_path)
+@pytest.mark.long  # two exports to ONNX
+def test_rows_of_onnx(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    names = {row["name"] for row in run_quickly(tmp_path, "--only", "onnx")["rows"]}
+    assert names == {"describe_onnx_vs_torch", "match_64_onnx_vs_torch"}
+
+
+@pytest.mark.slow
+def test_everything_else_quickly(tmp_path: Path) -> None:
+    results = run_quickly(tmp_path, "--skip", "onnx")
     names = {row["name"] for row in results["rows"]}
     assert {"describe_vs_paper", "describe_vs_aliked_n16", "train_step_vs_direct"} <= names
     for row in results["rows"]:

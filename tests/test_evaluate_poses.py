@@ -126,10 +126,12 @@ def test_photographs_with_the_poses_of_their_reconstruction(shared: Path, tmp_pa
     table = tmp_path / "poses.txt"
     count = write_pose_pairs(report.folder, table, shared_points=40)
     assert count >= 3  # COLMAP does not register the same photographs every time
+    some = table.read_text().splitlines(keepends=True)[::3]
+    table.write_text("".join(some))
     names = ["root-sift", "pyramid"]
-    document = evaluate(photographs, "poses", names, progress=False, pairs_file=table, longest_side=800)
+    document = evaluate(photographs, "poses", names, progress=False, pairs_file=table, longest_side=480)
     for describer in names:
         (found,) = [r for r in document["rows"] if (r["describer"], r["part"]) == (describer, "all")]
-        assert found["pairs"] == count
+        assert found["pairs"] == len(some)
         assert found["pose_auc_20"] > 0.25, (describer, found)
         assert found["precision"] > 0.15

