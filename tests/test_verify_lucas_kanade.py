@@ -142,6 +142,21 @@ def test_the_border_is_repeated(aligner: Aligner) -> None:
 
 
 @pytest.mark.parametrize("aligner", ALIGNERS)
+@pytest.mark.parametrize("shape", [(40, 50), (1, 50), (50, 1)])
+def test_nothing_behind_the_image_is_read(aligner: Aligner, shape: tuple[int, int]) -> None:
+    """Its last pixel is followed by what is not a number, which a weight of 0 would not take out."""
+    height, width = shape
+    memory = np.full(height * width + 2 * width, np.nan, dtype=np.float32)
+    memory[: height * width] = np.random.default_rng(0).uniform(0, 1, height * width)
+    image = prepared(memory[: height * width].reshape(shape))
+    assert np.shares_memory(image.level(0), memory)
+    points, frames = np.array([[width - 1.0, height - 1.0]]), np.eye(2)[None]
+    found = aligner(PatchPairs(image, image, points, points, frames, frames, 15), False, 5)
+    assert np.isfinite(found.warps).all()
+    assert np.isfinite(found.correlation).all()
+
+
+@pytest.mark.parametrize("aligner", ALIGNERS)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1)])
 def test_images_of_one_pixel_and_of_one_row(aligner: Aligner, shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
