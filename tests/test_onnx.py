@@ -249,6 +249,7 @@ def test_metadata_says_what_the_files_are(pyramid_files: ExportedFiles) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_paper_network(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
