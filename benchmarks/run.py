@@ -110,9 +110,8 @@ def main(arguments: list[str] | None = None) -> None:
     clock = _CLOCKS[options.clock]
     effort = Effort(1, 0.0, clock) if options.quick else Effort(clock=clock)
     sizes = QUICK if options.quick else Sizes()
-    groups = tuple(
-        group for group in ((options.only,) if options.only else GROUPS) if group not in options.skip
-    )
+    wanted = (options.only,) if options.only else GROUPS
+    groups = tuple(group for group in wanted if group not in options.skip)
     with tempfile.TemporaryDirectory() as directory:
         results = measure(sizes, effort, groups, Path(directory))
     if not options.only:
