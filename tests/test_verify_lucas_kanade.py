@@ -103,7 +103,7 @@ def test_the_covariance_is_the_noise_over_the_structure(aligner: Aligner) -> Non
 
 @needs_numba
 @settings(deadline=None, max_examples=30)
-@given(seed=st.integers(0, 10_000), affine=st.booleans(), side=st.sampled_from([3, 15, 21]))
+@given(seed=st.integers(0, 10_000), affine=st.booleans(), side=st.sampled_from([15, 21]))
 def test_compiled_or_not_the_same_is_found(seed: int, affine: bool, side: int) -> None:
     """At places inside and across the border, in frames of several levels, of patches alike and of others."""
     rng = np.random.default_rng(seed)
@@ -121,11 +121,15 @@ def test_compiled_or_not_the_same_is_found(seed: int, affine: bool, side: int) -
     assert (a.converged != b.converged).mean() <= 0.1
     # Where the search does not end it may run anywhere: the last digit decides.
     calm = a.converged & b.converged & (a.correlation > 0.5) & (b.correlation > 0.5)
-    if side > 3 or not affine:  # nine samples are too few for six unknowns
-        assert calm.mean() > 0.4
-        np.testing.assert_allclose(a.warps[calm], b.warps[calm], atol=5e-3)
-        np.testing.assert_allclose(a.correlation[calm], b.correlation[calm], atol=1e-3)
-        np.testing.assert_allclose(a.covariance[calm], b.covariance[calm], rtol=0.05, atol=1e-4)
+    assert calm.mean() > 0.4
+    for name, close, farthest in (
+        ("warps", 1e-3, 0.03),
+        ("correlation", 1e-4, 0.01),
+        ("covariance", 1e-4, 0.05),
+    ):
+        difference = np.abs(getattr(a, name)[calm] - getattr(b, name)[calm])
+        assert np.quantile(difference, 0.9) < close, name
+        assert difference.max() < farthest, name  # one of the two may take a last step more
 
 
 @pytest.mark.parametrize("aligner", ALIGNERS)
