@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,15 @@ def test_match_answers_with_one_document(pair, tmp_path: Path, capsys) -> None:
     assert len(arrays["matches"]) == len(arrays["scores"]) == len(arrays["inliers"]) == document["matches"]
     assert arrays["keypoints0"].shape == (document["keypoints0"], 2)
     assert arrays["invariances"].tolist() == ["root-sift"]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_match_says_in_words_which_way_an_image_is_turned(swapped: bool, pair, capsys) -> None:
+    a, b, _ = pair
+    assert call("match", *((b, a) if swapped else (a, b)), "--describer", "root-sift") == console.DONE
+    degrees, sense = re.search(r"image 1 is turned by (\S+) degrees (\S+)", capsys.readouterr().out).groups()
+    assert float(degrees) == pytest.approx(20, abs=0.3)
+    assert sense == ("clockwise" if swapped else "counter-clockwise")
 
 
 def test_match_of_flat_images_has_no_model(tmp_path: Path, capsys) -> None:

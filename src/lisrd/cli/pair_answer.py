@@ -91,5 +91,6 @@ def _verdict_in_words(document: dict[str, Any]) -> str:
     line = f"one place: {verdict['answer']} ({verdict['probability']:.2f})"
     if document["rotation"] and verdict["answer"] != "no":  # of a model by chance nobody wants the angle
         degrees, factor = document["rotation"]["degrees"], document["scale"]["factor"]
-        line += f"; image 1 is turned by {degrees:.1f} degrees clockwise and scaled by {factor:.2f}"
+        sense = "counter-clockwise" if degrees < 0 else "clockwise"
+        line += f"; image 1 is turned by {abs(degrees):.1f} degrees {sense} and scaled by {factor:.2f}"
     return line
