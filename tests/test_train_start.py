@@ -79,7 +79,14 @@ def test_descriptors_start_where_other_weights_ended(weights: Path) -> None:
         {"widths": (2, 3, 4, 5, 2)},
         {"trunk_width": 12, "head_width": 11},
         {"ring_radii": (1.0, 0.0, 1.5)},
-        {"widths": (3, 2, 5, 2, 4), "trunk_width": 8, "head_width": 16, "ring_radii": (1.0,)},
+        {"encoder_input": "both"},
+        {
+            "widths": (3, 2, 5, 2, 4),
+            "trunk_width": 8,
+            "head_width": 16,
+            "ring_radii": (1.0,),
+            "encoder_input": "both",
+        },
     ],
     ids=str,
 )
@@ -158,6 +165,10 @@ def test_the_copies_of_a_feature_part(weights: Path) -> None:
         ({"turns": 8}, "turns is 4 in the weights and 8 here; it cannot grow"),
         ({"trunk_width": 6}, "no multiple"),
         ({"descriptor_dim": 16}, "cannot grow"),
+        (
+            {"encoder_input": "light"},
+            "encoder_input is 'colour' in the weights and 'light' here; it cannot grow",
+        ),
     ],
     ids=str,
 )

@@ -12,22 +12,26 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from lisrd.describe.network import PyramidConfig, PyramidNetwork
+from lisrd.describe.pyramid import INPUT_CHANNELS
 from lisrd.describe.ring import RING
 from lisrd.errors import InputError
 
 #: Sizes that the shapes of the descriptors' weights follow from, and that cannot grow.
 _FIXED = ("turns", "encoder_input", "first_kernel", "descriptor_dim")
+_JOINED = {"encoder_input": ("colour", "both")}  # normalised light comes after the colours
 
 
 def grown_weights(small: PyramidNetwork, config: PyramidConfig) -> dict[str, Tensor]:
     """The state of a network of `config` that describes as `small` does; that of the selection is copied as it is.
 
-    Widths may grow, the trunk's to a multiple, and levels may get a ring, whose weights are zero. A smaller
-    `head_width` describes nearly as before; more `plain_levels`, which drop blocks, are where training begins again.
+    Widths may grow, the trunk's to a multiple. Levels may get a ring, and colours normalised light beside them, whose
+    weights are zero. A smaller `head_width` describes nearly as before; more `plain_levels`, which drop blocks, are
+    where training begins again.
 
     Raises:
         InputError: another size differs, or one is smaller.
@@ -39,7 +43,7 @@ def grown_weights(small: PyramidNetwork, config: PyramidConfig) -> dict[str, Ten
 
 def _check(old: PyramidConfig, new: PyramidConfig) -> None:
     was, wanted = asdict(old), asdict(new)
-    differing = [name for name in _FIXED if was[name] != wanted[name]]
+    differing = [n for n in _FIXED if was[n] != wanted[n] and _JOINED.get(n) != (was[n], wanted[n])]
     if differing:
         name = differing[0]
         raise InputError(f"{name} is {was[name]!r} in the weights and {wanted[name]!r} here; it cannot grow")
@@ -74,7 +78,7 @@ class _Grower:
         self.generator = torch.Generator().manual_seed(0)
 
     def encoder(self) -> dict[str, Tensor]:
-        new = {}
+        new: dict[str, Tensor] = {}
         for index, copies in enumerate(self.levels):
             below = self.levels[index - 1] if index else None
             parts = [("down", below), ("first", copies), ("second", copies)]
@@ -84,6 +88,9 @@ class _Grower:
                 new[f"{name}.conv.weight"] = kernels if reads is None else self._shared(kernels, reads, 2)
                 for values in ("weight", "bias", "running_mean", "running_var"):
                     new[f"{name}.norm.norm.{values}"] = self.old[f"{name}.norm.norm.{values}"][copies]
+        lift = "encoder.levels.0.down.conv.weight"
+        joining = INPUT_CHANNELS[self.config.encoder_input] - new[lift].shape[1]
+        new[lift] = F.pad(new[lift], (0, 0, 0, 0, 0, joining))
         return new
 
     def trunk(self) -> dict[str, Tensor]:
