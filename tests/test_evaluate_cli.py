@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from PIL import Image
 
 from lisrd.cli import app, console
 from lisrd.cli.evaluation import split_describers
+
+WEIGHTS = Path(str(files("lisrd"))) / "weights"
 
 
 def call(*arguments: str | Path) -> int:
@@ -93,3 +96,11 @@ def test_commas_within_a_name_stay() -> None:
         "lisrd-aliked=a.pth,b.pth",
         "disk=d.pth",
     ]
+
+
+def test_a_selection_stays_with_its_bank_and_a_network_is_a_describer() -> None:
+    selection, network = (str(WEIGHTS / f"{name}.safetensors") for name in ("lisrd-aliked", "pyramid-small"))
+    bank = "lisrd-aliked=a.pth,b.pth"
+    assert split_describers(f"{bank},{selection},root-sift") == [f"{bank},{selection}", "root-sift"]
+    assert split_describers(f"{bank},{network},{bank}") == [bank, network, bank]
+    assert split_describers(f"{bank},{selection},{selection}") == [f"{bank},{selection}", selection]

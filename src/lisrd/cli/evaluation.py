@@ -74,14 +74,27 @@ def evaluate(
 
 
 def split_describers(text: str) -> list[str]:
-    """Names at commas; a part that is no name (the second path of lisrd-aliked) stays with the one before."""
+    """Names at commas; the second path of lisrd-aliked, and the file of a selection behind it, stay with it."""
     names: list[str] = []
-    for part in text.split(","):
-        if names and names[-1].startswith("lisrd-aliked=") and "," not in names[-1]:
+    for part in filter(None, map(str.strip, text.split(","))):
+        if names and _belongs_to(names[-1], part):
             names[-1] += f",{part}"
-        elif part.strip():
-            names.append(part.strip())
+        else:
+            names.append(part)
     return names
+
+
+def _belongs_to(name: str, part: str) -> bool:
+    if not name.startswith("lisrd-aliked="):
+        return False
+    commas = name.count(",")
+    return commas == 0 or (commas == 1 and _is_selection(part))
+
+
+def _is_selection(part: str) -> bool:
+    from lisrd.describe.weights import read_metadata
+
+    return part.endswith(".safetensors") and read_metadata(part)["kind"] == "selector"
 
 
 def _compare(results: Sequence[Path], json: bool) -> None:
