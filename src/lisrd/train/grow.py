@@ -23,7 +23,8 @@ from lisrd.errors import InputError
 
 #: Sizes that the shapes of the descriptors' weights follow from, and that cannot grow.
 _FIXED = ("turns", "encoder_input", "first_kernel", "descriptor_dim")
-_JOINED = {"encoder_input": ("colour", "both")}  # normalised light comes after the colours
+#: The exception, from what to what: normalised light comes after the colours.
+_JOINED = {"encoder_input": ("colour", "both")}
 
 
 def grown_weights(small: PyramidNetwork, config: PyramidConfig) -> dict[str, Tensor]:
