@@ -167,6 +167,25 @@ def test_impossible_selectors_are_refused(
         SelectorConfig(members, invariances)
 
 
+def test_a_prior_has_a_number_for_each_member() -> None:
+    with pytest.raises(ValueError, match="1 numbers for 2 members"):
+        SelectorConfig(("a", "b"), ("x", "y"), prior=(0.5,))
+
+
+def test_the_prior_is_added_to_the_learned_bias_in_use(tmp_path: Path) -> None:
+    """What is learned stays as it is, and a file keeps both apart."""
+    config = BankConfig(prior=(-0.5, 0.5))
+    select = config.build().selector
+    with torch.no_grad():
+        select.meta.bias.copy_(torch.tensor([0.25, -0.25]))
+    assert select.selection.bias == (-0.25, 0.25)
+    save_weights(tmp_path / "selection.safetensors", select, {"steps": 0}, half=False)
+    loaded = lisrd_sift(tmp_path / "selection.safetensors").selector
+    assert loaded.config == select.config
+    assert loaded.selection == select.selection
+    assert loaded.meta.bias.tolist() == [0.25, -0.25]
+
+
 def test_selection_survives_a_file(tmp_path: Path, image: Tensor) -> None:
     select = selector(SIFT_MEMBERS)
     with torch.no_grad():

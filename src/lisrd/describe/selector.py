@@ -14,7 +14,12 @@ from lisrd.types import Selection
 
 @dataclass(frozen=True, slots=True)
 class SelectorConfig:
-    """Sizes of the selector of a bank; `members` are the names of its describers, in order."""
+    """Sizes of the selector of a bank; `members` are the names of its describers, in order.
+
+    The bias is learned from pairs of which many are turned, or nothing would be learned of them. `prior` is added to it
+    in use: the logarithm of how much commoner the pairs of each member are there than in training, up to a constant
+    (Menon et al., Long-tail learning via logit adjustment, ICLR 2021).
+    """
 
     members: tuple[str, ...]
     invariances: tuple[str, ...]
@@ -23,6 +28,7 @@ class SelectorConfig:
     tiles_per_side: int = 3
     agreement_power: float = 16.0  # of the pair's agreement in the selection, see `lisrd.match.agreement`
     agreement_ratio: float = 0.95  # of distances, what counts as a distinct match there
+    prior: tuple[float, ...] = ()  # logits, one per member; empty for pairs as common as in training
 
     def __post_init__(self) -> None:
         if len(self.members) < 2 or len(self.members) != len(self.invariances):
@@ -32,6 +38,10 @@ class SelectorConfig:
             )
         if len(set(self.invariances)) < len(self.invariances):
             raise ValueError(f"invariances {', '.join(self.invariances)}: each needs a name of its own")
+        if self.prior and len(self.prior) != len(self.members):
+            raise ValueError(
+                f"the prior has {len(self.prior)} numbers for {len(self.members)} members; give one for each"
+            )
 
 
 class Selector(nn.Module):
@@ -47,10 +57,12 @@ class Selector(nn.Module):
 
     @property
     def selection(self) -> Selection:
-        selection = self.meta.selection(self.config.invariances)
         config = self.config
+        selection = self.meta.selection(config.invariances)
+        prior = config.prior or (0.0,) * len(config.members)
         return replace(
             selection,
+            bias=tuple(learned + more for learned, more in zip(self.meta.bias.tolist(), prior, strict=True)),
             tile_sampling="nearest",
             agreement_power=config.agreement_power,
             agreement_ratio=config.agreement_ratio,

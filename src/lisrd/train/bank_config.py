@@ -29,6 +29,7 @@ class BankConfig:
     tiles_per_side: int = 3
     agreement_power: float = 16.0  # see `lisrd.match.agreement`
     agreement_ratio: float = 0.95
+    prior: tuple[float, ...] = ()  # logits added to the learned bias in use, one per member
 
     def build(self) -> Bank:
         """The bank with a selection that knows nothing yet.
@@ -39,8 +40,8 @@ class BankConfig:
         members = [_single(name) for name in self.members]
         names = tuple(member.name for member in members)
         sizes = (self.descriptor_dim, self.num_clusters, self.tiles_per_side)
-        agreement = (self.agreement_power, self.agreement_ratio)
-        return Bank(self.name, members, Selector(SelectorConfig(names, self.invariances, *sizes, *agreement)))
+        selection = (self.agreement_power, self.agreement_ratio, self.prior)
+        return Bank(self.name, members, Selector(SelectorConfig(names, self.invariances, *sizes, *selection)))
 
 
 def _single(name: str) -> SingleDescriber:
