@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,18 +168,21 @@ def test_impossible_selectors_are_refused(
         SelectorConfig(members, invariances)
 
 
-def test_a_prior_has_a_number_for_each_member() -> None:
-    with pytest.raises(ValueError, match="1 numbers for 2 members"):
-        SelectorConfig(("a", "b"), ("x", "y"), prior=(0.5,))
+@pytest.mark.parametrize(
+    ("prior", "message"), [((0.5,), "1 numbers for 2 members"), ((0.0, 1.0), "must be above 0")]
+)
+def test_impossible_priors_are_refused(prior: tuple[float, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SelectorConfig(("a", "b"), ("x", "y"), prior=prior)
 
 
-def test_the_prior_is_added_to_the_learned_bias_in_use(tmp_path: Path) -> None:
+def test_the_prior_multiplies_the_weights_in_use(tmp_path: Path) -> None:
     """What is learned stays as it is, and a file keeps both apart."""
-    config = BankConfig(prior=(-0.5, 0.5))
+    config = BankConfig(prior=(1.0, math.e))
     select = config.build().selector
     with torch.no_grad():
         select.meta.bias.copy_(torch.tensor([0.25, -0.25]))
-    assert select.selection.bias == (-0.25, 0.25)
+    assert select.selection.bias == pytest.approx((0.25, 0.75))
     save_weights(tmp_path / "selection.safetensors", select, {"steps": 0}, half=False)
     loaded = lisrd_sift(tmp_path / "selection.safetensors").selector
     assert loaded.config == select.config

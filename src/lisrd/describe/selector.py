@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,9 +17,9 @@ from lisrd.types import Selection
 class SelectorConfig:
     """Sizes of the selector of a bank; `members` are the names of its describers, in order.
 
-    The bias is learned from pairs of which many are turned, or nothing would be learned of them. `prior` is added to it
-    in use: the logarithm of how much commoner the pairs of each member are there than in training, up to a constant
-    (Menon et al., Long-tail learning via logit adjustment, ICLR 2021).
+    What is learned is right for pairs as common as in training, where many are turned or nothing would be learned of
+    them. `prior` multiplies the weights in use, before they are normalised: how much commoner the pairs that suit each
+    member are there (Menon et al., Long-tail learning via logit adjustment, ICLR 2021).
     """
 
     members: tuple[str, ...]
@@ -28,7 +29,7 @@ class SelectorConfig:
     tiles_per_side: int = 3
     agreement_power: float = 16.0  # of the pair's agreement in the selection, see `lisrd.match.agreement`
     agreement_ratio: float = 0.95  # of distances, what counts as a distinct match there
-    prior: tuple[float, ...] = ()  # logits, one per member; empty for pairs as common as in training
+    prior: tuple[float, ...] = ()  # one factor per member; empty for pairs as common as in training
 
     def __post_init__(self) -> None:
         if len(self.members) < 2 or len(self.members) != len(self.invariances):
@@ -42,6 +43,8 @@ class SelectorConfig:
             raise ValueError(
                 f"the prior has {len(self.prior)} numbers for {len(self.members)} members; give one for each"
             )
+        if not all(factor > 0 and math.isfinite(factor) for factor in self.prior):
+            raise ValueError(f"the prior is {self.prior}; its numbers must be above 0")
 
 
 class Selector(nn.Module):
@@ -59,10 +62,13 @@ class Selector(nn.Module):
     def selection(self) -> Selection:
         config = self.config
         selection = self.meta.selection(config.invariances)
-        prior = config.prior or (0.0,) * len(config.members)
+        prior = config.prior or (1.0,) * len(config.members)
         return replace(
             selection,
-            bias=tuple(learned + more for learned, more in zip(self.meta.bias.tolist(), prior, strict=True)),
+            bias=tuple(
+                learned + math.log(factor)
+                for learned, factor in zip(self.meta.bias.tolist(), prior, strict=True)
+            ),
             tile_sampling="nearest",
             agreement_power=config.agreement_power,
             agreement_ratio=config.agreement_ratio,

@@ -29,7 +29,7 @@ class BankConfig:
     tiles_per_side: int = 3
     agreement_power: float = 16.0  # see `lisrd.match.agreement`
     agreement_ratio: float = 0.95
-    prior: tuple[float, ...] = ()  # logits added to the learned bias in use, one per member
+    prior: tuple[float, ...] = ()  # multiplies the weights in use, one factor per member
 
     def build(self) -> Bank:
         """The bank with a selection that knows nothing yet.
