@@ -176,6 +176,13 @@ def test_impossible_priors_are_refused(prior: tuple[float, ...], message: str) -
         SelectorConfig(("a", "b"), ("x", "y"), prior=prior)
 
 
+def test_a_bank_of_impossible_numbers_is_an_input_error() -> None:
+    with pytest.raises(InputError, match=r"\[bank\] lisrd-sift: the prior has 1"):
+        BankConfig(prior=(2.0,)).build()
+    with pytest.raises(InputError, match=r"\[bank\] lisrd-sift: .* 1 invariances"):
+        BankConfig(invariances=("rot_invar",)).build()
+
+
 def test_the_prior_multiplies_the_weights_in_use(tmp_path: Path) -> None:
     """What is learned stays as it is, and a file keeps both apart."""
     config = BankConfig(prior=(1.0, math.e))

@@ -35,13 +35,18 @@ class BankConfig:
         """The bank with a selection that knows nothing yet.
 
         Raises:
-            InputError: a member has several descriptors, is unknown, or its weights are missing.
+            InputError: a member has several descriptors, is unknown, or its weights are missing; the numbers of
+                invariances or of the prior are not those of the members.
         """
         members = [_single(name) for name in self.members]
         names = tuple(member.name for member in members)
         sizes = (self.descriptor_dim, self.num_clusters, self.tiles_per_side)
         selection = (self.agreement_power, self.agreement_ratio, self.prior)
-        return Bank(self.name, members, Selector(SelectorConfig(names, self.invariances, *sizes, *selection)))
+        try:
+            config = SelectorConfig(names, self.invariances, *sizes, *selection)
+        except ValueError as error:
+            raise InputError(f"[bank] {self.name}: {error}") from None
+        return Bank(self.name, members, Selector(config))
 
 
 def _single(name: str) -> SingleDescriber:
